@@ -1,0 +1,60 @@
+//! The DMA subsystem: memory moved by something other than the calling CPU.
+//!
+//! # Model
+//!
+//! A [`DmaDevice`] is a piece of hardware, a model of one, or a set of copy threads. It has
+//! [channels](DmaChannel), each a bounded queue of operations with one owner. An operation is
+//! *submitted* (it has a [`Cookie`], nothing has started), *issued* (the doorbell rang,
+//! [`DmaChannel::issue_pending`]), and *ends* exactly once with a [`Status`] of its own. That is
+//! the shape of Linux's `dmaengine`, DPDK's `dmadev` and SPDK's `ioat`.
+//!
+//! ```text
+//!            submit            issue_pending            poll
+//!   client ----------> ring  ----------------> engine ---------> Done { status, source, target }
+//!      \__ memory goes in                          memory comes back out __/
+//! ```
+//!
+//! # One owner for every byte under DMA
+//!
+//! A copy that runs behind the CPU's back is a thread that the borrow checker cannot see. So a
+//! [`Queue`] takes the *values* that own the memory ([`DmaSource`], [`DmaTarget`]) and gives them
+//! back when the operation has ended, not before. Between the two nobody can read, write, move or
+//! free that memory in safe code. Dropping a queue first proves the channel idle; if that proof
+//! fails the memory is leaked, because a leak is the lesser harm.
+//!
+//! Three kinds of memory can be owned in this way:
+//!
+//! * [`PacketBuf`]: a shared, read-only packet in an [`Arena`]; what a network link receives into;
+//! * [`DmaBuf`]: a buffer that an application asks for, in an [`Arena`] too;
+//! * [`Target`]: somebody else's `&mut [u8]`, for the length of one [`lend`] call, which cannot
+//!   return while any piece of it is still out.
+//!
+//! # Addresses
+//!
+//! The interface speaks process addresses. An engine that takes IOVAs ([`Addressing::Iova`])
+//! translates within the arenas that were [mapped](DmaDevice::map) for it, and refuses other
+//! memory with [`SubmitError::Unreachable`]; the caller then copies with the CPU.
+//!
+//! # Ownership rules, per descriptor
+//!
+//! 1. `Free -> Submitted -> Ended -> Free`. Only a completion or a finished
+//!    [`DmaChannel::terminate_sync`] leads out of `Submitted`. A submission that failed was never
+//!    shown to the engine.
+//! 2. While `Submitted`, no Rust reference to the target exists, and nobody writes the source.
+//! 3. Everything the CPU wrote before `issue_pending` is visible to the engine (release), and
+//!    everything the engine wrote is visible once `poll` reported the end (acquire).
+//! 4. Completions of one channel of an [`Ordering::OutOfOrder`] device say nothing about each other.
+
+mod capability;
+mod channel;
+mod cookie;
+mod memory;
+mod queue;
+mod status;
+
+pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
+pub use channel::{CopyDescriptor, DmaChannel, FillDescriptor, Stuck, SubmitError};
+pub use cookie::Cookie;
+pub use memory::{DmaSource, DmaTarget, Target, lend};
+pub use queue::{Done, Queue, Refused};
+pub use status::{Completion, Status};

@@ -1,0 +1,31 @@
+//! Who owns the memory that an engine reads and writes.
+
+mod lend;
+
+pub use lend::{Target, lend};
+
+/// A value that owns, or shares in read-only form, memory that an engine may read.
+///
+/// # Safety
+///
+/// While the value exists, however it is moved, the slice that `as_ref` returns is the same memory,
+/// stays valid for reads, and nobody writes it (also not through another handle, nor from another
+/// process).
+pub unsafe trait DmaSource: AsRef<[u8]> + Send + 'static {}
+
+/// A value that owns memory that an engine may write.
+///
+/// # Safety
+///
+/// While the value exists, however it is moved, the slice that `as_mut` returns is the same memory,
+/// stays valid for reads and writes, and is reachable through this value alone. Moving the value
+/// does not assert anything about the memory (as moving a `Box` does): engines hold a raw pointer
+/// to it meanwhile.
+pub unsafe trait DmaTarget: AsMut<[u8]> + Send + 'static {}
+
+// SAFETY: a `Vec`'s heap block stays where it is when the `Vec` is moved; the `Vec` is its only
+// owner and is not shared, so nobody writes it while it serves as a source.
+unsafe impl DmaSource for Vec<u8> {}
+
+// SAFETY: as above, and a `Vec`'s pointer makes no claim of exclusiveness when the `Vec` moves.
+unsafe impl DmaTarget for Vec<u8> {}

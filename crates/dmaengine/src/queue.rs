@@ -1,0 +1,222 @@
+//! The safe way to use a channel: owned memory in, owned memory out.
+
+use std::{collections::VecDeque, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, time::Duration};
+
+use crate::{
+    ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel, DmaSource, DmaTarget, Status,
+    Stuck, SubmitError,
+};
+
+/// How long dropping a [`Queue`] waits for the engine to be proven idle before it leaks the memory.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An operation that has ended, with the memory it owned and what the caller attached to it.
+#[derive(Debug)]
+#[must_use = "the memory comes back in here, and the status may say that the bytes did not arrive"]
+pub struct Done<S, D, T> {
+    /// Which operation.
+    pub cookie: Cookie,
+    /// How it ended.
+    pub status: Status,
+    /// The prefix that is certainly at the target, in bytes.
+    pub bytes: usize,
+    /// The memory that was read.
+    pub source: S,
+    /// The memory that was written.
+    pub target: D,
+    /// What the caller attached.
+    pub tag: T,
+}
+
+/// A copy that was not submitted, with its memory.
+#[derive(Debug)]
+pub struct Refused<S, D, T> {
+    /// Why.
+    pub error: SubmitError,
+    /// The memory that would have been read.
+    pub source: S,
+    /// The memory that would have been written.
+    pub target: D,
+    /// What the caller attached.
+    pub tag: T,
+}
+
+struct InFlight<S, D, T> {
+    len: usize,
+    source: S,
+    target: D,
+    tag: T,
+}
+
+/// A channel that owns the memory of the operations in flight on it.
+///
+/// Nothing is allocated per operation once the queue has grown to the ring's size.
+pub struct Queue<S, D, T> {
+    channel: Box<dyn DmaChannel>,
+    /// Operations submitted and not reported, in submission order; `None` marks one that ended
+    /// before an earlier one (out-of-order channels). Never dropped with entries in it: see `Drop`.
+    in_flight: ManuallyDrop<VecDeque<Option<InFlight<S, D, T>>>>,
+    /// Cookie of the front entry.
+    front: Cookie,
+    /// Completions that named no operation in flight: a driver's or device's defect.
+    spurious: u64,
+}
+
+impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
+    /// A queue over `channel`, on which nothing may be in flight and no cookie been assigned yet.
+    #[must_use]
+    pub fn new(channel: Box<dyn DmaChannel>) -> Self {
+        let capacity = channel.info().ring_size;
+        Self {
+            channel,
+            in_flight: ManuallyDrop::new(VecDeque::with_capacity(capacity)),
+            front: Cookie::FIRST,
+            spurious: 0,
+        }
+    }
+
+    /// The channel's fixed properties.
+    #[must_use]
+    pub fn info(&self) -> &ChannelInfo {
+        self.channel.info()
+    }
+
+    /// Operations submitted and not yet reported.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|slot| slot.is_some()).count()
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Completions that named no operation in flight, since the queue was made.
+    #[must_use]
+    pub const fn spurious_completions(&self) -> u64 {
+        self.spurious
+    }
+
+    /// Submits a copy of all of `source` to all of `target`; `tag` comes back with the result.
+    /// Call [`issue_pending`](Self::issue_pending) after the last of a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] gives everything back and says why; nothing was submitted.
+    pub fn copy(&mut self, source: S, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>> {
+        let from = source.as_ref();
+        let to = target.as_mut();
+        let len = from.len();
+        let copy = CopyDescriptor { source: from.as_ptr(), target: to.as_mut_ptr(), len };
+        let submitted = if to.len() != len {
+            Err(SubmitError::LengthMismatch { source_len: len, target_len: to.len() })
+        } else if len == 0 {
+            Err(SubmitError::ZeroLength)
+        } else {
+            // SAFETY:
+            // - valid and unwritten, respectively exclusive: `DmaSource` and `DmaTarget` promise it
+            //   for as long as the two values exist. They are kept in `in_flight` until the channel
+            //   reports the operation; if the queue goes first, `drop` proves the channel idle or
+            //   leaks them;
+            // - no overlap: memory that somebody owns exclusively is nobody's shared source;
+            // - the references above are not used after this call.
+            unsafe { self.channel.submit_memcpy(copy) }
+        };
+        match submitted {
+            Ok(cookie) => {
+                debug_assert_eq!(
+                    cookie.since(self.front),
+                    Some(self.in_flight.len() as u64),
+                    "cookies of a channel are consecutive"
+                );
+                self.in_flight.push_back(Some(InFlight { len, source, target, tag }));
+                Ok(cookie)
+            }
+            Err(error) => Err(Refused { error, source, target, tag }),
+        }
+    }
+
+    /// Rings the doorbell for all that was submitted.
+    pub fn issue_pending(&mut self) {
+        self.channel.issue_pending();
+    }
+
+    /// Gives each operation that has ended since the last call to `each`, and returns how many
+    /// there were. Never waits.
+    pub fn poll(&mut self, mut each: impl FnMut(Done<S, D, T>)) -> usize {
+        let Self { channel, in_flight, front, spurious } = self;
+        let mut ended = 0;
+        channel.poll(&mut |completion: Completion| {
+            let Completion { cookie, status, bytes } = completion;
+            let operation = cookie
+                .since(*front)
+                .and_then(|index| in_flight.get_mut(usize::try_from(index).ok()?))
+                .and_then(Option::take);
+            let Some(InFlight { len, source, target, tag }) = operation else {
+                *spurious += 1;
+                return;
+            };
+            while let Some(None) = in_flight.front() {
+                in_flight.pop_front();
+                *front = front.next();
+            }
+            ended += 1;
+            let bytes = if status == Status::Success { len } else { bytes.min(len) };
+            each(Done { cookie, status, bytes, source, target, tag });
+        });
+        ended
+    }
+
+    /// Asks for one event when everything issued so far has ended; `false` if there is nothing to
+    /// wait for or the channel has no event.
+    pub fn arm(&mut self) -> bool {
+        self.channel.arm()
+    }
+
+    /// What becomes readable when the armed event fires.
+    #[must_use]
+    pub fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.event()
+    }
+
+    /// Stops the engine and gives every operation in flight to `each`: those that had ended with
+    /// their status, the others as [`Status::Aborted`].
+    ///
+    /// # Errors
+    ///
+    /// [`Stuck`] if the engine could not be proven idle within `timeout`; what is in flight stays
+    /// there.
+    pub fn terminate_sync(
+        &mut self,
+        timeout: Duration,
+        each: impl FnMut(Done<S, D, T>),
+    ) -> Result<(), Stuck> {
+        self.channel.terminate_sync(timeout)?;
+        self.poll(each);
+        Ok(())
+    }
+}
+
+impl<S, D, T> Drop for Queue<S, D, T> {
+    fn drop(&mut self) {
+        let idle = self.in_flight.is_empty() || self.channel.terminate_sync(DROP_TIMEOUT).is_ok();
+        if idle {
+            // SAFETY: the field is dropped here and nowhere else, and not used afterwards. The
+            // engine is idle, so the memory in it may be freed.
+            unsafe { ManuallyDrop::drop(&mut self.in_flight) };
+        }
+        // Otherwise the engine may still write that memory: it is leaked.
+    }
+}
+
+impl<S, D, T> fmt::Debug for Queue<S, D, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("channel", &self.channel)
+            .field("in_flight", &self.in_flight.len())
+            .field("spurious", &self.spurious)
+            .finish()
+    }
+}

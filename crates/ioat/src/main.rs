@@ -1,0 +1,3 @@
+//! The `ioat` command line.
+
+fn main() {}
