@@ -1,0 +1,3 @@
+//! Headers as they are on the wire.
+
+pub(crate) mod ethernet;
