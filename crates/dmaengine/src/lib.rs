@@ -55,6 +55,9 @@ mod status;
 pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
 pub use channel::{CopyDescriptor, DmaChannel, FillDescriptor, Stuck, SubmitError};
 pub use cookie::Cookie;
-pub use memory::{DmaSource, DmaTarget, Target, lend};
+pub use memory::{
+    Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
+    PacketBufMut, PacketPool, PacketSlice, PoolError, Target, lend,
+};
 pub use queue::{Done, Queue, Refused};
 pub use status::{Completion, Status};

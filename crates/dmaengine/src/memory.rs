@@ -1,8 +1,18 @@
 //! Who owns the memory that an engine reads and writes.
 
+mod arena;
+mod coherent;
+mod dma_buf;
+mod extents;
+mod free_list;
 mod lend;
+mod pool;
 
+pub use arena::{Arena, ArenaError, ArenaFull};
+pub use coherent::Coherent;
+pub use dma_buf::{DmaBuf, DmaSlice};
 pub use lend::{Target, lend};
+pub use pool::{PacketBuf, PacketBufMut, PacketPool, PacketSlice, PoolError};
 
 /// A value that owns, or shares in read-only form, memory that an engine may read.
 ///

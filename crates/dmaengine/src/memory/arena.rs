@@ -1,0 +1,361 @@
+//! Memory that every engine can be given once: one shared mapping, parts of it lent out.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    ptr::NonNull,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags},
+    mm::{Advice, MapFlags, ProtFlags},
+};
+
+use super::{Coherent, DmaBuf, extents::FreeExtents};
+
+/// The unit of address translation without huge pages, in bytes.
+const PAGE: usize = 4096;
+/// The size of a huge page (with pages of 4 KiB), in bytes.
+const HUGE_PAGE: usize = 2 << 20;
+/// No two blocks share a cache line: an engine's write must not touch a neighbour's line.
+const CACHE_LINE: usize = 64;
+
+/// Why there is no arena.
+#[derive(Debug, thiserror::Error)]
+pub enum ArenaError {
+    /// A length of zero, or one that no address space holds.
+    #[error("an arena of {len} bytes is not possible: ask for 1 byte up to what memory there is")]
+    Length {
+        /// The length asked for, in bytes.
+        len: usize,
+    },
+    /// `memfd_create`, or setting the file's length, failed.
+    #[error("cannot create the memory file ({0}): raise the limit on open files or on memory")]
+    File(#[source] io::Error),
+    /// `mmap` or `madvise` failed.
+    #[error("cannot map the memory ({0}): raise the limit on address space (ulimit -v)")]
+    Map(#[source] io::Error),
+    /// The pages could not be allocated.
+    #[error("cannot allocate the pages ({0}): ask for less, or raise the memory limit")]
+    Populate(#[source] io::Error),
+}
+
+/// No free part of an arena is long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the arena has no {len} bytes in one piece (the longest is {largest}): free some buffers, or \
+     make a larger arena"
+)]
+pub struct ArenaFull {
+    /// The length asked for, in bytes.
+    pub len: usize,
+    /// The longest free piece, in bytes.
+    pub largest: usize,
+}
+
+/// A region of memory for packets, application buffers and descriptor rings, which is
+/// [mapped](crate::DmaDevice::map) for an engine once, as a whole.
+///
+/// It is a shared mapping of a memory file, on huge pages if the system has some reserved. Its
+/// pages are allocated when it is made, so neither an engine nor a thread faults on them later.
+/// It is **not inherited by forked children** (`MADV_DONTFORK`): a copy-on-write fault under a
+/// running DMA is how Linux's `NET_DMA` lost data, and a child that touches the memory is killed instead.
+///
+/// Cloning makes another handle. The memory is unmapped when the last handle, buffer and pool in it
+/// is gone.
+///
+/// ```
+/// let arena = dmaengine::Arena::new(1 << 20)?;
+/// let mut buffer = arena.alloc(10_000)?;
+/// buffer[..5].copy_from_slice(b"hello");
+/// assert!(arena.contains(buffer.as_ptr(), buffer.len()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Arena {
+    region: Arc<Region>,
+}
+
+/// The mapping. Unmapped on drop.
+struct Region {
+    base: NonNull<u8>,
+    len: usize,
+    file: OwnedFd,
+    huge_pages: bool,
+    free: Mutex<FreeExtents>,
+}
+
+// SAFETY: the mapping is process-wide memory; `Region` itself never accesses its bytes. Who may
+// access which is decided by the blocks, which are disjoint.
+unsafe impl Send for Region {}
+// SAFETY: as above; the free list is behind a mutex.
+unsafe impl Sync for Region {}
+
+impl Arena {
+    /// Makes an arena of at least `len` bytes, all zero. The length is rounded up to whole pages.
+    ///
+    /// # Errors
+    ///
+    /// See [`ArenaError`].
+    pub fn new(len: usize) -> Result<Self, ArenaError> {
+        // Half the address space is the most that one object may have in Rust.
+        if len == 0 || len > isize::MAX as usize - HUGE_PAGE {
+            return Err(ArenaError::Length { len });
+        }
+        if len >= HUGE_PAGE {
+            // The usual refusal is that no huge pages are reserved. Whatever it is, normal pages
+            // serve as well, and an error that remains shows there.
+            if let Ok(arena) = Self::with_pages(len.next_multiple_of(HUGE_PAGE), true) {
+                return Ok(arena);
+            }
+        }
+        Self::with_pages(len.next_multiple_of(PAGE), false)
+    }
+
+    fn with_pages(len: usize, huge_pages: bool) -> Result<Self, ArenaError> {
+        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        if huge_pages {
+            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        }
+        let file_error = |errno: rustix::io::Errno| ArenaError::File(errno.into());
+        let file = rustix::fs::memfd_create("dmaengine", flags).map_err(file_error)?;
+        rustix::fs::ftruncate(&file, len as u64).map_err(file_error)?;
+        // Who is given the file must not be able to take its pages away under us (SIGBUS).
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+            .map_err(file_error)?;
+        // SAFETY: a fresh mapping at an address of the kernel's choice changes no existing memory.
+        let base = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &file,
+                0,
+            )
+        }
+        .map_err(|errno| ArenaError::Map(errno.into()))?;
+        let base = NonNull::new(base.cast::<u8>())
+            .ok_or_else(|| ArenaError::Map(io::ErrorKind::OutOfMemory.into()))?;
+        // From here on `Region` unmaps it, also on errors.
+        let region =
+            Region { base, len, file, huge_pages, free: Mutex::new(FreeExtents::new(len)) };
+        region.advise(Advice::LinuxDontFork).map_err(ArenaError::Map)?;
+        if !huge_pages {
+            // Transparent huge pages may be configured out; they are a wish.
+            let _ = region.advise(Advice::LinuxHugepage);
+        }
+        // Not MAP_POPULATE: that would come before the advice, and it hides failures, which then
+        // show as SIGBUS at the first access. Needs Linux 5.14.
+        region.advise(Advice::LinuxPopulateWrite).map_err(ArenaError::Populate)?;
+        Ok(Self { region: Arc::new(region) })
+    }
+
+    /// The address of the first byte: a multiple of the page size.
+    #[must_use]
+    pub fn base(&self) -> *const u8 {
+        self.region.base.as_ptr()
+    }
+
+    /// The length in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "an arena is never empty")]
+    pub fn len(&self) -> usize {
+        self.region.len
+    }
+
+    /// Whether it lies on reserved huge pages (hugetlbfs). Transparent ones are not counted.
+    #[must_use]
+    pub fn huge_pages(&self) -> bool {
+        self.region.huge_pages
+    }
+
+    /// Whether `len` bytes from `address` on all lie in this arena.
+    #[must_use]
+    pub fn contains(&self, address: *const u8, len: usize) -> bool {
+        address
+            .addr()
+            .checked_sub(self.base().addr())
+            .and_then(|offset| offset.checked_add(len))
+            .is_some_and(|end| end <= self.len())
+    }
+
+    /// The memory file, for a device in another process (vfio-user). Offset 0 is [`base`](Self::base).
+    ///
+    /// # Safety
+    ///
+    /// Whoever writes through it acts as an engine: only to targets of operations in flight and to
+    /// [`Coherent`] memory.
+    #[must_use]
+    pub unsafe fn memfd(&self) -> BorrowedFd<'_> {
+        self.region.file.as_fd()
+    }
+
+    /// Takes a buffer of `len` bytes out of the arena. It starts at a cache line, from 4 KiB up at a
+    /// page. What it contains is left over from its last user.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] if there is no free piece that long.
+    pub fn alloc(&self, len: usize) -> Result<DmaBuf, ArenaFull> {
+        self.block(len).map(|block| DmaBuf::new(block, len))
+    }
+
+    /// Takes zeroed memory that the CPU and a device access at the same time: a descriptor ring or
+    /// a completion word. It starts at a multiple of `align` and shares no cache line.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] if there is no free piece that long.
+    ///
+    /// # Panics
+    ///
+    /// If `align` is not a power of two up to 4096.
+    pub fn alloc_coherent(&self, len: usize, align: usize) -> Result<Coherent, ArenaFull> {
+        assert!(
+            align.is_power_of_two() && align <= PAGE,
+            "the alignment {align} is not a power of two up to {PAGE}"
+        );
+        self.block_aligned(len, align.max(CACHE_LINE)).map(|block| Coherent::new(block, len))
+    }
+
+    /// A block for `len` bytes, aligned as [`alloc`](Self::alloc) says.
+    pub(super) fn block(&self, len: usize) -> Result<Block, ArenaFull> {
+        self.block_aligned(len, if len >= PAGE { PAGE } else { CACHE_LINE })
+    }
+
+    fn block_aligned(&self, len: usize, align: usize) -> Result<Block, ArenaFull> {
+        let mut free = self.region.free();
+        len.max(1)
+            .checked_next_multiple_of(align)
+            // The base is page-aligned, so an aligned offset is an aligned address.
+            .and_then(|size| Some((free.allocate(size, align)?, size)))
+            .map(|(offset, size)| Block { region: Arc::clone(&self.region), offset, size })
+            .ok_or_else(|| ArenaFull { len, largest: free.largest() })
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena")
+            .field("base", &self.base())
+            .field("len", &self.len())
+            .field("huge_pages", &self.huge_pages())
+            .finish()
+    }
+}
+
+impl Region {
+    fn free(&self) -> MutexGuard<'_, FreeExtents> {
+        // The list is only changed by code that does not panic half-way.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advise(&self, advice: Advice) -> io::Result<()> {
+        // SAFETY: the range is our own mapping, and none of the advices used (do not fork, huge
+        // pages, populate) changes what the memory holds.
+        unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.len, advice) }?;
+        Ok(())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are what mmap returned; every block holds an `Arc` of this, so
+        // no pointer into the mapping is left.
+        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+        debug_assert_eq!(unmapped, Ok(()), "munmap of our own mapping");
+    }
+}
+
+/// A part of an arena that belongs to one owner, until it is dropped. Access is up to that owner.
+pub(super) struct Block {
+    region: Arc<Region>,
+    offset: usize,
+    size: usize,
+}
+
+impl Block {
+    /// The first byte. The block's bytes are initialised (the kernel zeroes the mapping).
+    pub(super) fn pointer(&self) -> NonNull<u8> {
+        // SAFETY: the offset was allocated within the mapping.
+        unsafe { self.region.base.add(self.offset) }
+    }
+
+    /// The length in bytes, at least what was asked for.
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.region.free().release(self.offset, self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_zeroed_and_disjoint() {
+        let arena = Arena::new(1 << 20).unwrap();
+        let mut small = arena.alloc(100).unwrap();
+        let mut next = arena.alloc(100).unwrap();
+        let page = arena.alloc(PAGE).unwrap();
+        assert!(small.iter().all(|&byte| byte == 0));
+        assert_eq!(small.as_ptr().addr() % CACHE_LINE, 0);
+        assert_eq!(page.as_ptr().addr() % PAGE, 0);
+        assert_eq!(small.len(), 100);
+        small.fill(1);
+        next.fill(2);
+        assert!(small.iter().all(|&byte| byte == 1));
+        for buffer in [&small, &next, &page] {
+            assert!(arena.contains(buffer.as_ptr(), buffer.len()));
+        }
+        assert!(!arena.contains(arena.base(), arena.len() + 1));
+        assert!(!arena.contains(arena.base().wrapping_sub(1), 1));
+        assert!(!arena.contains(arena.base(), usize::MAX));
+    }
+
+    #[test]
+    fn full_then_freed() {
+        let arena = Arena::new(4 * PAGE).unwrap();
+        let all: Vec<_> = (0..4).map(|_| arena.alloc(PAGE).unwrap()).collect();
+        assert_eq!(arena.alloc(1).unwrap_err(), ArenaFull { len: 1, largest: 0 });
+        drop(all);
+        assert_eq!(arena.alloc(4 * PAGE).unwrap().len(), 4 * PAGE);
+        assert!(arena.alloc(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn memory_outlives_the_handle() {
+        let mut buffer = Arena::new(PAGE).unwrap().alloc(64).unwrap();
+        buffer.fill(3);
+        assert!(buffer.iter().all(|&byte| byte == 3));
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        for len in [0, usize::MAX, isize::MAX as usize] {
+            assert!(matches!(Arena::new(len), Err(ArenaError::Length { .. })));
+        }
+        assert!(Arena::new(1 << 60).is_err(), "more than an address space");
+    }
+
+    #[test]
+    fn the_file_is_the_memory_and_cannot_shrink() {
+        let arena = Arena::new(2 * PAGE).unwrap();
+        let mut buffer = arena.alloc(16).unwrap();
+        buffer.copy_from_slice(b"0123456789abcdef");
+        // SAFETY: the file is only read.
+        let file = unsafe { arena.memfd() };
+        let mut read = [0u8; 16];
+        rustix::io::pread(file, &mut read, (buffer.as_ptr().addr() - arena.base().addr()) as u64)
+            .unwrap();
+        assert_eq!(&read, b"0123456789abcdef");
+        assert!(rustix::fs::ftruncate(file, 0).is_err());
+    }
+}
