@@ -1,0 +1,178 @@
+//! The register map of BAR 0, version 3.2.
+//!
+//! Offsets below [`CHANNEL_BLOCK`] belong to the device. Channel `i` has the block of
+//! [`CHANNEL_BLOCK`] bytes at `CHANNEL_BLOCK * (i + 1)`; the offsets in [`channel`] count from its
+//! start. Names are those of Intel's datasheets, as Linux spells them.
+
+use bitflags::bitflags;
+
+/// Size of BAR 0 in bytes.
+pub const BAR_SIZE: u64 = 0x4000;
+/// Size of a channel's register block in bytes.
+pub const CHANNEL_BLOCK: u64 = 0x80;
+/// The most channels that the model has (Linux drivers use at most 4).
+pub const MAX_CHANNELS: u8 = 4;
+
+/// Channel count, bits 4:0. 8 bits, read only.
+pub const CHANCNT: u64 = 0x00;
+/// log2 of the most bytes per descriptor, bits 4:0. 8 bits, read only.
+pub const XFERCAP: u64 = 0x01;
+/// Interrupt control, see [`IntrCtrl`]. 8 bits.
+pub const INTRCTRL: u64 = 0x03;
+/// One bit per channel that has raised an interrupt; cleared by reading. 32 bits, read only.
+pub const ATTNSTATUS: u64 = 0x04;
+/// Version, major in bits 7:4 and minor in bits 3:0. 8 bits, read only.
+pub const CBVER: u64 = 0x08;
+/// What the device can do, see [`DmaCapability`]. 32 bits, read only.
+pub const DMACAPABILITY: u64 = 0x10;
+
+bitflags! {
+    /// Bits of [`INTRCTRL`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct IntrCtrl: u8 {
+        /// Interrupts leave the device. Writable.
+        const MASTER_INT_EN = 1 << 0;
+        /// Some bit of [`ATTNSTATUS`] is set. Read only.
+        const INT_STATUS = 1 << 1;
+        /// `INT_STATUS` and `MASTER_INT_EN`. Read only.
+        const INT = 1 << 2;
+        /// One MSI-X vector per channel. Writable.
+        const MSIX_VECTOR_CONTROL = 1 << 3;
+    }
+
+    /// Bits of [`DMACAPABILITY`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct DmaCapability: u32 {
+        /// Fill descriptors.
+        const BLOCK_FILL = 1 << 6;
+    }
+}
+
+/// Offsets inside a channel's block, for version 2 and later.
+pub mod channel {
+    /// Control, see [`ChanCtrl`](super::ChanCtrl). 16 bits. A read returns the present value and
+    /// then sets `CHANNEL_IN_USE`: test and set in one access.
+    pub const CHANCTRL: u64 = 0x00;
+    /// Which older programming models the channel has. 16 bits, read only.
+    pub const DMA_COMP: u64 = 0x02;
+    /// Commands, see [`ChanCmd`](super::ChanCmd). 8 bits.
+    pub const CHANCMD: u64 = 0x04;
+    /// Running count, modulo 2^16, of descriptors that may be processed: the doorbell. 16 bits.
+    pub const DMACOUNT: u64 = 0x06;
+    /// Address of the last completed descriptor in bits 63:6, state in bits 2:0. 64 bits or two
+    /// halves, read only.
+    pub const CHANSTS: u64 = 0x08;
+    /// Address of the first descriptor. 64 bits or two halves; a write takes effect with its high
+    /// half.
+    pub const CHAINADDR: u64 = 0x10;
+    /// Where the completion word goes. 64 bits or two halves.
+    pub const CHANCMP: u64 = 0x18;
+    /// Address of the descriptor that is, or was last, worked on. 64 bits or two halves, read only.
+    pub const CDAR: u64 = 0x20;
+    /// Errors, see [`ChanErr`](super::ChanErr). 32 bits, write 1 to clear.
+    pub const CHANERR: u64 = 0x28;
+    /// Errors that do not halt the channel. 32 bits.
+    pub const CHANERRMASK: u64 = 0x2c;
+    /// Direct cache access: kept, without effect. 32 bits.
+    pub const DCACTRL: u64 = 0x30;
+}
+
+/// [`channel::DMA_COMP`]: the version 2 programming model.
+pub const DMA_COMP_V2: u16 = 1 << 1;
+
+bitflags! {
+    /// Bits of [`channel::CHANCTRL`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ChanCtrl: u16 {
+        /// Write 1: the channel may raise one interrupt. Reads as 1 once it has (older name:
+        /// `INT_DISABLE`).
+        const INT_REARM = 1 << 0;
+        /// A halt writes the completion word.
+        const ERR_COMPLETION_EN = 1 << 2;
+        /// Any error aborts. Kept, without effect: every unmasked error halts this model.
+        const ANY_ERR_ABORT_EN = 1 << 3;
+        /// A halt raises an interrupt.
+        const ERR_INT_EN = 1 << 4;
+        /// Descriptor reads are snooped. Kept, without effect.
+        const DESC_ADDR_SNOOP = 1 << 5;
+        /// The channel has an owner. Set by reading, released by writing 0.
+        const CHANNEL_IN_USE = 1 << 8;
+        /// Completion writes carry a DCA tag. Kept, without effect.
+        const COMPL_DCA_EN = 1 << 9;
+        /// Priority. Kept, without effect.
+        const PRIORITY = 0xf000;
+    }
+
+    /// Bits of [`channel::CHANCMD`]; one at a time.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ChanCmd: u8 {
+        /// Version 1: begin at CHAINADDR.
+        const START = 1 << 0;
+        /// Version 1: the chain has grown.
+        const APPEND = 1 << 1;
+        /// Stop after the current descriptor, keep the place.
+        const SUSPEND = 1 << 2;
+        /// Stop after the current descriptor, halt.
+        const ABORT = 1 << 3;
+        /// Go on after a suspend.
+        const RESUME = 1 << 4;
+        /// Back to the initial state. Reads as 1 until nothing of the old work moves any more.
+        const RESET = 1 << 5;
+    }
+
+    /// Bits of [`channel::CHANERR`] and [`channel::CHANERRMASK`].
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct ChanErr: u32 {
+        /// The source address is illegal.
+        const SOURCE_ADDRESS = 1 << 0;
+        /// The destination address is illegal.
+        const DESTINATION_ADDRESS = 1 << 1;
+        /// The next-descriptor address is illegal or not a multiple of 64.
+        const NEXT_ADDRESS = 1 << 2;
+        /// The descriptor could not be read.
+        const DESCRIPTOR = 1 << 3;
+        /// CHAINADDR is illegal or not a multiple of 64.
+        const CHAIN_ADDRESS = 1 << 4;
+        /// CHANCMD was given a command that does not exist, or two at once.
+        const CHANCMD = 1 << 5;
+        /// The chipset reported an uncorrectable data error.
+        const CHIPSET_UNCORRECTABLE = 1 << 6;
+        /// The engine found an uncorrectable data error.
+        const DMA_UNCORRECTABLE = 1 << 7;
+        /// Reading the source failed.
+        const READ_DATA = 1 << 8;
+        /// Writing the destination failed.
+        const WRITE_DATA = 1 << 9;
+        /// The descriptor's control word is illegal.
+        const DESCRIPTOR_CONTROL = 1 << 10;
+        /// The length is zero or beyond XFERCAP.
+        const LENGTH = 1 << 11;
+        /// CHANCMP is illegal or not a multiple of 8.
+        const COMPLETION_ADDRESS = 1 << 12;
+        /// The interrupt configuration is illegal.
+        const INTERRUPT_CONFIGURATION = 1 << 13;
+        /// A super extended descriptor address is illegal.
+        const SOFT = 1 << 14;
+        /// An error that belongs to no descriptor.
+        const UNAFFILIATED = 1 << 15;
+        /// Wrong XOR or P result, or CRC.
+        const XOR_P_OR_CRC = 1 << 16;
+        /// Wrong Q result.
+        const XOR_Q = 1 << 17;
+        /// The descriptor count is illegal.
+        const DESCRIPTOR_COUNT = 1 << 18;
+    }
+}
+
+/// Width of a register access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Width {
+    /// One byte.
+    W8,
+    /// Two bytes.
+    W16,
+    /// Four bytes.
+    W32,
+    /// Eight bytes.
+    W64,
+}

@@ -1,0 +1,113 @@
+//! The device without a thread: it works when it is told to, so a test decides what happens when.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::{
+    address_space::{AddressSpace, MapError},
+    model::{Config, Model},
+    registers::Width,
+};
+
+/// A device that processes a descriptor when [`step`](Self::step) is called. Any thread may use it.
+#[derive(Debug)]
+pub struct Stepped {
+    inner: Mutex<Inner>,
+    interrupts: Vec<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    model: Model,
+    space: AddressSpace,
+}
+
+impl Stepped {
+    /// A device after power-up.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses an eventfd.
+    pub fn new(config: Config) -> io::Result<Self> {
+        let model = Model::new(config);
+        let interrupts = (0..model.channels())
+            .map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
+            .collect::<Result<Vec<_>, _>>()?;
+        let inner = Mutex::new(Inner { model, space: AddressSpace::default() });
+        Ok(Self { inner, interrupts })
+    }
+
+    /// Processes one descriptor; `false` if there is none.
+    pub fn step(&self) -> bool {
+        let mut inner = self.lock();
+        let Inner { model, space } = &mut *inner;
+        let mut memory = &*space;
+        let fetched = model.fetch(&mut memory);
+        if let Some((channel, operation)) = fetched {
+            let result = operation.perform(&mut memory);
+            model.retire(channel, result, &mut memory);
+        }
+        self.send(model.take_interrupts());
+        fetched.is_some()
+    }
+
+    /// A register read; see [`Model`] for the widths.
+    #[must_use]
+    pub fn read(&self, offset: u64, width: Width) -> u64 {
+        self.lock().model.mmio_read(offset, width)
+    }
+
+    /// A register write.
+    pub fn write(&self, offset: u64, width: Width, value: u64) {
+        let mut inner = self.lock();
+        inner.model.mmio_write(offset, width, value);
+        self.send(inner.model.take_interrupts());
+    }
+
+    /// The eventfd that counts the interrupts of `channel`; `None` if there is no such channel.
+    #[must_use]
+    pub fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
+        self.interrupts.get(channel).map(AsFd::as_fd)
+    }
+
+    /// Lets the device reach `len` bytes at `memory` under the bus addresses from `iova` on.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; nothing was mapped.
+    ///
+    /// # Safety
+    ///
+    /// Until [`unmap`](Self::unmap) has returned, or this value has been dropped, the memory stays
+    /// valid for reads and writes. Whoever programs the device sees to it that no Rust reference
+    /// contradicts what a descriptor reads or writes while it is worked on.
+    pub unsafe fn map(&self, iova: u64, memory: *mut u8, len: usize) -> Result<(), MapError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.lock().space.map(iova, memory, len) }
+    }
+
+    /// Takes the region that was mapped at `iova` from the device. `false` if there is none.
+    #[must_use]
+    pub fn unmap(&self, iova: u64) -> bool {
+        self.lock().space.unmap(iova)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The model does not panic; were it to, its registers would still be plain values.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, channels: u32) {
+        for (index, interrupt) in self.interrupts.iter().enumerate() {
+            if channels & 1 << index != 0 {
+                // It fails only if the counter is full, and then the file is readable already.
+                let _ = rustix::io::write(interrupt, &1_u64.to_ne_bytes());
+            }
+        }
+    }
+}

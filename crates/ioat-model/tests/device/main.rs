@@ -1,0 +1,8 @@
+//! The device as a driver sees it.
+
+mod descriptors;
+mod in_process;
+mod properties;
+mod registers;
+mod rig;
+mod states;
