@@ -1,6 +1,6 @@
 use std::{fmt::Debug, os::fd::BorrowedFd, time::Duration};
 
-use crate::{ChannelInfo, Completion, Cookie};
+use crate::{Capabilities, ChannelInfo, Completion, Cookie};
 
 /// One copy, in process addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,49 @@ pub enum SubmitError {
     /// The channel is out of service until it has been terminated with success.
     #[error("the channel is down: terminate it to bring it back")]
     ChannelDown,
+}
+
+impl ChannelInfo {
+    /// Whether a channel like this can take `copy` when its ring is empty, and the descriptors that
+    /// it needs. Drivers begin their `submit_memcpy` with it.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](SubmitError::Unsupported), [`ZeroLength`](SubmitError::ZeroLength),
+    /// [`TooLong`](SubmitError::TooLong) or [`Overlap`](SubmitError::Overlap).
+    pub fn check_memcpy(&self, copy: &CopyDescriptor) -> Result<usize, SubmitError> {
+        let CopyDescriptor { source, target, len } = *copy;
+        let descriptors = self.check(Capabilities::MEMCPY, len)?;
+        if source.addr().abs_diff(target.addr()) < len {
+            return Err(SubmitError::Overlap);
+        }
+        Ok(descriptors)
+    }
+
+    /// As [`check_memcpy`](Self::check_memcpy), for a fill.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](SubmitError::Unsupported), [`ZeroLength`](SubmitError::ZeroLength) or
+    /// [`TooLong`](SubmitError::TooLong).
+    pub fn check_memset(&self, fill: &FillDescriptor) -> Result<usize, SubmitError> {
+        self.check(Capabilities::MEMSET, fill.len)
+    }
+
+    fn check(&self, operation: Capabilities, len: usize) -> Result<usize, SubmitError> {
+        if !self.capabilities.contains(operation) {
+            return Err(SubmitError::Unsupported);
+        }
+        if len == 0 {
+            return Err(SubmitError::ZeroLength);
+        }
+        let descriptors = self.descriptors(len);
+        if descriptors > self.ring_size {
+            let max = self.xfercap.get().saturating_mul(self.ring_size);
+            return Err(SubmitError::TooLong { len, max });
+        }
+        Ok(descriptors)
+    }
 }
 
 /// The engine could not be proven idle: memory that was submitted may still be written.

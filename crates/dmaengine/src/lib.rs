@@ -48,16 +48,26 @@
 mod capability;
 mod channel;
 mod cookie;
+mod device;
+mod engine;
+mod iova;
 mod memory;
 mod queue;
+mod registry;
+mod stats;
 mod status;
 
 pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
 pub use channel::{CopyDescriptor, DmaChannel, FillDescriptor, Stuck, SubmitError};
 pub use cookie::Cookie;
+pub use device::{DmaDevice, MapError, RequestError};
+pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
+pub use iova::IovaMap;
 pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
-    PacketBufMut, PacketPool, PacketSlice, PoolError, Target, lend,
+    PacketBufMut, PacketPool, PacketSlice, Target, lend,
 };
-pub use queue::{Done, Queue, Refused};
+pub use queue::{Done, Queue, Refused, WaitTimeout};
+pub use registry::{Channel, ChannelListing, LookupError, Registry};
+pub use stats::ChannelStats;
 pub use status::{Completion, Status};

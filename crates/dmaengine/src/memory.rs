@@ -12,7 +12,7 @@ pub use arena::{Arena, ArenaError, ArenaFull};
 pub use coherent::Coherent;
 pub use dma_buf::{DmaBuf, DmaSlice};
 pub use lend::{Target, lend};
-pub use pool::{PacketBuf, PacketBufMut, PacketPool, PacketSlice, PoolError};
+pub use pool::{PacketBuf, PacketBufMut, PacketPool, PacketSlice};
 
 /// A value that owns, or shares in read-only form, memory that an engine may read.
 ///

@@ -1,11 +1,26 @@
 //! The safe way to use a channel: owned memory in, owned memory out.
 
-use std::{collections::VecDeque, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    mem::ManuallyDrop,
+    os::fd::BorrowedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    io::Errno,
+};
 
 use crate::{
-    ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel, DmaSource, DmaTarget, Status,
-    Stuck, SubmitError,
+    Channel, ChannelInfo, ChannelStats, Completion, Cookie, CopyDescriptor, DmaSource, DmaTarget,
+    FillDescriptor, Status, Stuck, SubmitError,
 };
+
+/// How long [`Queue::wait`] polls before it blocks: about what blocking and waking cost.
+const WAIT_SPIN: Duration = Duration::from_micros(10);
 
 /// How long dropping a [`Queue`] waits for the engine to be proven idle before it leaks the memory.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,6 +56,14 @@ pub struct Refused<S, D, T> {
     pub tag: T,
 }
 
+/// Operations were still in flight at the deadline of [`Queue::wait`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{in_flight} operations did not end in time: wait again, or terminate the channel")]
+pub struct WaitTimeout {
+    /// How many.
+    pub in_flight: usize,
+}
+
 struct InFlight<S, D, T> {
     len: usize,
     source: S,
@@ -52,27 +75,45 @@ struct InFlight<S, D, T> {
 ///
 /// Nothing is allocated per operation once the queue has grown to the ring's size.
 pub struct Queue<S, D, T> {
-    channel: Box<dyn DmaChannel>,
+    channel: Channel,
     /// Operations submitted and not reported, in submission order; `None` marks one that ended
     /// before an earlier one (out-of-order channels). Never dropped with entries in it: see `Drop`.
     in_flight: ManuallyDrop<VecDeque<Option<InFlight<S, D, T>>>>,
     /// Cookie of the front entry.
     front: Cookie,
+    /// The entries of `in_flight` that are `None`.
+    ended_early: usize,
     /// Completions that named no operation in flight: a driver's or device's defect.
     spurious: u64,
 }
 
 impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
-    /// A queue over `channel`, on which nothing may be in flight and no cookie been assigned yet.
+    /// A queue over `channel`, from a [`Registry`](crate::Registry) or a bare
+    /// [`DmaChannel`](crate::DmaChannel). Nothing may be in flight on it and no cookie been
+    /// assigned yet.
     #[must_use]
-    pub fn new(channel: Box<dyn DmaChannel>) -> Self {
+    pub fn new(channel: impl Into<Channel>) -> Self {
+        let channel = channel.into();
         let capacity = channel.info().ring_size;
         Self {
             channel,
             in_flight: ManuallyDrop::new(VecDeque::with_capacity(capacity)),
             front: Cookie::FIRST,
+            ended_early: 0,
             spurious: 0,
         }
+    }
+
+    /// The channel's name, `dma<N>chan<M>`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.channel.name()
+    }
+
+    /// What the channel has done.
+    #[must_use]
+    pub fn stats(&self) -> &Arc<ChannelStats> {
+        self.channel.stats()
     }
 
     /// The channel's fixed properties.
@@ -84,7 +125,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// Operations submitted and not yet reported.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.iter().filter(|slot| slot.is_some()).count()
+        self.in_flight.len() - self.ended_early
     }
 
     /// Whether nothing is in flight.
@@ -97,6 +138,12 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     #[must_use]
     pub const fn spurious_completions(&self) -> u64 {
         self.spurious
+    }
+
+    /// Descriptors that can be submitted now ([`ChannelInfo::descriptors`]).
+    #[must_use]
+    pub fn space(&self) -> usize {
+        self.channel.raw.space()
     }
 
     /// Submits a copy of all of `source` to all of `target`; `tag` comes back with the result.
@@ -122,33 +169,69 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             //   leaks them;
             // - no overlap: memory that somebody owns exclusively is nobody's shared source;
             // - the references above are not used after this call.
-            unsafe { self.channel.submit_memcpy(copy) }
+            unsafe { self.channel.raw.submit_memcpy(copy) }
         };
         match submitted {
             Ok(cookie) => {
-                debug_assert_eq!(
-                    cookie.since(self.front),
-                    Some(self.in_flight.len() as u64),
-                    "cookies of a channel are consecutive"
-                );
-                self.in_flight.push_back(Some(InFlight { len, source, target, tag }));
+                self.channel.stats.count_memcpy();
+                self.keep(cookie, InFlight { len, source, target, tag });
                 Ok(cookie)
             }
             Err(error) => Err(Refused { error, source, target, tag }),
         }
     }
 
+    /// Submits a fill of all of `target` with `pattern`, repeated from the first byte on, lowest
+    /// byte first. A fill reads nothing: the source that comes back is the default one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy`](Self::copy).
+    pub fn fill(&mut self, pattern: u64, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>>
+    where
+        S: Default,
+    {
+        let to = target.as_mut();
+        let len = to.len();
+        let fill = FillDescriptor { pattern, target: to.as_mut_ptr(), len };
+        let submitted = if len == 0 {
+            Err(SubmitError::ZeroLength)
+        } else {
+            // SAFETY: as in `copy`, for the target.
+            unsafe { self.channel.raw.submit_memset(fill) }
+        };
+        let source = S::default();
+        match submitted {
+            Ok(cookie) => {
+                self.channel.stats.count_memset();
+                self.keep(cookie, InFlight { len, source, target, tag });
+                Ok(cookie)
+            }
+            Err(error) => Err(Refused { error, source, target, tag }),
+        }
+    }
+
+    fn keep(&mut self, cookie: Cookie, operation: InFlight<S, D, T>) {
+        debug_assert_eq!(
+            cookie.since(self.front),
+            Some(self.in_flight.len() as u64),
+            "cookies of a channel are consecutive"
+        );
+        self.in_flight.push_back(Some(operation));
+    }
+
     /// Rings the doorbell for all that was submitted.
     pub fn issue_pending(&mut self) {
-        self.channel.issue_pending();
+        self.channel.raw.issue_pending();
     }
 
     /// Gives each operation that has ended since the last call to `each`, and returns how many
     /// there were. Never waits.
     pub fn poll(&mut self, mut each: impl FnMut(Done<S, D, T>)) -> usize {
-        let Self { channel, in_flight, front, spurious } = self;
+        let Self { channel, in_flight, front, ended_early, spurious } = self;
+        let Channel { raw, stats, .. } = channel;
         let mut ended = 0;
-        channel.poll(&mut |completion: Completion| {
+        raw.poll(&mut |completion: Completion| {
             let Completion { cookie, status, bytes } = completion;
             let operation = cookie
                 .since(*front)
@@ -158,12 +241,15 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
                 *spurious += 1;
                 return;
             };
+            *ended_early += 1;
             while let Some(None) = in_flight.front() {
                 in_flight.pop_front();
                 *front = front.next();
+                *ended_early -= 1;
             }
             ended += 1;
             let bytes = if status == Status::Success { len } else { bytes.min(len) };
+            stats.count_end(&Completion { cookie, status, bytes });
             each(Done { cookie, status, bytes, source, target, tag });
         });
         ended
@@ -172,13 +258,58 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// Asks for one event when everything issued so far has ended; `false` if there is nothing to
     /// wait for or the channel has no event.
     pub fn arm(&mut self) -> bool {
-        self.channel.arm()
+        self.channel.raw.arm()
     }
 
     /// What becomes readable when the armed event fires.
     #[must_use]
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
-        self.channel.event()
+        self.channel.raw.event()
+    }
+
+    /// Issues what was submitted, and waits until nothing is in flight. Each operation that ends is
+    /// given to `each`.
+    ///
+    /// Polls for a moment, then blocks on the channel's event; if it has none, yields the processor
+    /// between polls.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitTimeout`] if operations are still in flight after `timeout`. They stay there.
+    pub fn wait(
+        &mut self,
+        timeout: Duration,
+        mut each: impl FnMut(Done<S, D, T>),
+    ) -> Result<(), WaitTimeout> {
+        self.issue_pending();
+        let start = Instant::now();
+        loop {
+            self.poll(&mut each);
+            if self.is_idle() {
+                return Ok(());
+            }
+            let waited = start.elapsed();
+            let Some(remaining) = timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
+                return Err(WaitTimeout { in_flight: self.in_flight() });
+            };
+            if waited < WAIT_SPIN {
+                std::hint::spin_loop();
+            } else if !(self.arm() && self.block(remaining)) {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Blocks until the armed event fires, but no longer than `timeout`. `false` if it cannot.
+    fn block(&self, timeout: Duration) -> bool {
+        let Some(event) = self.event() else { return false };
+        // A timeout too long for the kernel's type is as good as none.
+        let timeout = Timespec::try_from(timeout).ok();
+        match rustix::event::poll(&mut [PollFd::new(&event, PollFlags::IN)], timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => true,
+            // Out of kernel memory: polling goes on.
+            Err(_) => false,
+        }
     }
 
     /// Stops the engine and gives every operation in flight to `each`: those that had ended with
@@ -193,7 +324,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         timeout: Duration,
         each: impl FnMut(Done<S, D, T>),
     ) -> Result<(), Stuck> {
-        self.channel.terminate_sync(timeout)?;
+        self.channel.raw.terminate_sync(timeout)?;
         self.poll(each);
         Ok(())
     }
@@ -201,8 +332,10 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
 
 impl<S, D, T> Drop for Queue<S, D, T> {
     fn drop(&mut self) {
-        let idle = self.in_flight.is_empty() || self.channel.terminate_sync(DROP_TIMEOUT).is_ok();
+        let Channel { raw, stats, .. } = &mut self.channel;
+        let idle = self.in_flight.is_empty() || raw.terminate_sync(DROP_TIMEOUT).is_ok();
         if idle {
+            raw.poll(&mut |completion| stats.count_end(&completion));
             // SAFETY: the field is dropped here and nowhere else, and not used afterwards. The
             // engine is idle, so the memory in it may be freed.
             unsafe { ManuallyDrop::drop(&mut self.in_flight) };

@@ -36,6 +36,22 @@ pub enum Status {
     DeviceLost,
 }
 
+impl Status {
+    /// All of them, in the order of declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Success,
+        Self::Aborted,
+        Self::NotAttempted,
+        Self::ReadError,
+        Self::WriteError,
+        Self::BadAddress,
+        Self::BadLength,
+        Self::BadDescriptor,
+        Self::TimedOut,
+        Self::DeviceLost,
+    ];
+}
+
 /// What a channel reports when an operation has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {

@@ -20,22 +20,6 @@ use super::{
 /// Slots begin at cache lines, in bytes.
 const CACHE_LINE: usize = 64;
 
-/// Why there is no pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PoolError {
-    /// The arena has no room for all slots in one piece.
-    #[error(transparent)]
-    ArenaFull(#[from] ArenaFull),
-    /// A slot holds at most `u32::MAX` bytes, and a pool fewer than `u32::MAX` slots.
-    #[error("a pool of {count} slots of {slot_len} bytes is not possible: both are 32-bit numbers")]
-    TooLarge {
-        /// The length of a slot, in bytes.
-        slot_len: usize,
-        /// The number of slots.
-        count: usize,
-    },
-}
-
 /// A pool of packet buffers of one size, in an [`Arena`].
 ///
 /// A link takes a [`PacketBufMut`], receives into it and [freezes](PacketBufMut::freeze) it to a
@@ -91,15 +75,20 @@ impl PacketPool {
     ///
     /// # Errors
     ///
-    /// See [`PoolError`].
-    pub fn new(arena: &Arena, slot_len: usize, count: usize) -> Result<Self, PoolError> {
-        let too_large = PoolError::TooLarge { slot_len, count };
-        let Ok(slot_len) = u32::try_from(slot_len) else { return Err(too_large) };
-        let Some(slots) = u32::try_from(count).ok().filter(|&count| count < u32::MAX) else {
-            return Err(too_large);
+    /// [`ArenaFull`] if there is no free piece for all of them.
+    ///
+    /// # Panics
+    ///
+    /// If `slot_len` is more than `u32::MAX`, or `count` is not less than that.
+    pub fn new(arena: &Arena, slot_len: usize, count: usize) -> Result<Self, ArenaFull> {
+        let (Ok(slot_len), Some(slots)) =
+            (u32::try_from(slot_len), u32::try_from(count).ok().filter(|&count| count < u32::MAX))
+        else {
+            panic!("{count} slots of {slot_len} bytes: both numbers must fit in 32 bits");
         };
         let stride = (slot_len as usize).max(1).next_multiple_of(CACHE_LINE);
-        let block = arena.block(stride.checked_mul(count).ok_or(too_large)?)?;
+        // The product of two 32-bit numbers fits in 64 bits.
+        let block = arena.block(stride * count)?;
         let slots = Box::new(Slots {
             free: FreeList::new(slots),
             references: (0..count).map(|_| AtomicU32::new(0)).collect(),

@@ -1,0 +1,9 @@
+//! Engines made of software.
+
+mod cpu;
+mod lanes;
+mod software;
+mod threads;
+
+pub use cpu::CpuDevice;
+pub use threads::{ThreadsDevice, ThreadsOptions};

@@ -1,0 +1,286 @@
+//! Copy threads behind rings: the engine that every machine with two processors has, and the
+//! reference for what a real one must do.
+
+mod cpu_time;
+mod ring;
+mod sync;
+
+use std::{
+    num::NonZeroUsize,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::event::EventfdFlags;
+
+use self::{
+    cpu_time::CpuTime,
+    ring::{End, Submitter, Wake},
+};
+use super::{
+    lanes::{Lane, Lanes},
+    software::Operation,
+};
+use crate::{
+    Addressing, Arena, Capabilities, ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel,
+    DmaDevice, FillDescriptor, Kind, MapError, Ordering, RequestError, Status, Stuck, SubmitError,
+};
+
+/// How a [`ThreadsDevice`] is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadsOptions {
+    /// Channels, each with a thread of its own while it is in use.
+    pub channels: usize,
+    /// Operations per ring; rounded up to a power of two.
+    pub ring_size: usize,
+    /// How long a thread with nothing to do looks for work before it sleeps. Waking it costs the
+    /// client some microseconds; looking costs the machine a processor. It is never for ever.
+    pub spin: Duration,
+}
+
+impl ThreadsOptions {
+    /// Twice about what a wake-up costs.
+    const SPIN: Duration = Duration::from_micros(10);
+    const RING_SIZE: usize = 1024;
+}
+
+impl Default for ThreadsOptions {
+    fn default() -> Self {
+        Self { channels: 1, ring_size: Self::RING_SIZE, spin: Self::SPIN }
+    }
+}
+
+/// Threads of this process that copy, one per channel, in order.
+///
+/// A thread starts when its channel is requested and ends when the channel is dropped. It sleeps
+/// while it has nothing to do. A page fault in an operation's memory is taken by the thread; an
+/// invalid address kills the process, as it would in the caller.
+#[derive(Debug)]
+pub struct ThreadsDevice {
+    channels: Vec<ChannelInfo>,
+    lanes: Lanes,
+    cpu_times: Vec<Arc<CpuTime>>,
+    spin: Duration,
+}
+
+impl ThreadsDevice {
+    /// A device of `channels` channels.
+    #[must_use]
+    pub fn new(channels: usize) -> Self {
+        Self::with_options(ThreadsOptions { channels, ..ThreadsOptions::default() })
+    }
+
+    /// A device set up as `options` say.
+    #[must_use]
+    pub fn with_options(options: ThreadsOptions) -> Self {
+        let ThreadsOptions { channels, ring_size, spin } = options;
+        let info = ChannelInfo {
+            engine: "threads".to_owned(),
+            kind: Kind::Software,
+            version: None,
+            capabilities: Capabilities::MEMCPY | Capabilities::MEMSET | Capabilities::INTERRUPT,
+            addressing: Addressing::Process,
+            ordering: Ordering::InOrder,
+            partial_completion: false,
+            xfercap: NonZeroUsize::MAX,
+            ring_size: ring_size.next_power_of_two(),
+        };
+        Self {
+            channels: vec![info; channels],
+            lanes: Lanes::new(channels),
+            cpu_times: (0..channels).map(|_| Arc::default()).collect(),
+            spin,
+        }
+    }
+}
+
+impl DmaDevice for ThreadsDevice {
+    fn channels(&self) -> &[ChannelInfo] {
+        &self.channels
+    }
+
+    fn map(&self, _arena: &Arena) -> Result<(), MapError> {
+        Ok(())
+    }
+
+    fn request_channel(&self, index: usize) -> Result<Box<dyn DmaChannel>, RequestError> {
+        let lane = self.lanes.take(index)?;
+        let channel = ThreadsChannel::start(
+            self.channels[index].clone(),
+            format!("ioat-copy-{index}"),
+            self.spin,
+            Arc::clone(&self.cpu_times[index]),
+            lane,
+        );
+        channel
+            .map(|channel| Box::new(channel) as Box<dyn DmaChannel>)
+            .map_err(|error| RequestError::Failed(error.into()))
+    }
+
+    fn cpu_time(&self) -> Option<Duration> {
+        Some(self.cpu_times.iter().map(|time| time.get()).sum())
+    }
+}
+
+#[derive(Debug)]
+struct ThreadsChannel {
+    info: ChannelInfo,
+    ring: Submitter,
+    /// `None` once joined.
+    worker: Option<JoinHandle<()>>,
+    event: Arc<OwnedFd>,
+    /// Of the next operation to submit.
+    next: Cookie,
+    /// Of the next operation to report.
+    oldest: Cookie,
+    /// A `terminate_sync` has not succeeded yet.
+    stopping: bool,
+    /// Last: the channel is free when the thread has ended.
+    _lane: Lane,
+}
+
+impl ThreadsChannel {
+    fn start(
+        info: ChannelInfo,
+        name: String,
+        spin: Duration,
+        cpu_time: Arc<CpuTime>,
+        lane: Lane,
+    ) -> std::io::Result<Self> {
+        let event =
+            Arc::new(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (ring, worker) = ring::ring(info.ring_size);
+        let fired = Arc::clone(&event);
+        let worker = std::thread::Builder::new().name(name).spawn(move || {
+            let _counted = cpu_time.enter();
+            worker.run(
+                spin,
+                // SAFETY: the ring gives out operations that were submitted and not reported, each
+                // once, so their memory is ours.
+                |operation| unsafe { operation.execute() },
+                || {
+                    // It can only fail with EAGAIN, at a count of 2^64 - 2: readable all the same.
+                    let _ = rustix::io::write(&fired, &1u64.to_ne_bytes());
+                },
+            );
+        })?;
+        Ok(Self {
+            info,
+            ring,
+            worker: Some(worker),
+            event,
+            next: Cookie::FIRST,
+            oldest: Cookie::FIRST,
+            stopping: false,
+            _lane: lane,
+        })
+    }
+
+    fn submit(&mut self, operation: Operation) -> Result<Cookie, SubmitError> {
+        if self.stopping {
+            return Err(SubmitError::ChannelDown);
+        }
+        if !self.ring.submit(operation) {
+            return Err(SubmitError::RingFull);
+        }
+        let cookie = self.next;
+        self.next = cookie.next();
+        Ok(cookie)
+    }
+
+    fn unpark(&self) {
+        if let Some(worker) = &self.worker {
+            worker.thread().unpark();
+        }
+    }
+}
+
+// SAFETY: the ring hands each operation to the worker once, reports it once and in order after the
+// worker is through with it (release and acquire of `done`), and the worker writes its target only.
+// A finished `terminate_sync` has the worker's word that it stopped, and `drop` joins it.
+unsafe impl DmaChannel for ThreadsChannel {
+    fn info(&self) -> &ChannelInfo {
+        &self.info
+    }
+
+    fn space(&self) -> usize {
+        self.ring.space()
+    }
+
+    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
+        self.info.check_memcpy(&copy)?;
+        self.submit(Operation::Copy(copy))
+    }
+
+    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
+        self.info.check_memset(&fill)?;
+        self.submit(Operation::Fill(fill))
+    }
+
+    fn issue_pending(&mut self) {
+        if !self.stopping && self.ring.issue() == Wake::Unpark {
+            self.unpark();
+        }
+    }
+
+    fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
+        while let Some(end) = self.ring.next_end() {
+            let cookie = self.oldest;
+            self.oldest = cookie.next();
+            let (status, bytes) = match end {
+                End::Executed { len } => (Status::Success, len),
+                End::Aborted => (Status::Aborted, 0),
+            };
+            report(Completion { cookie, status, bytes });
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        if self.ring.take_fired() {
+            // Fails if the event is still to come; then it wakes somebody too early, once.
+            let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        }
+        self.ring.arm()
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.event.as_fd())
+    }
+
+    fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {
+        /// Between two looks at a worker that is in the middle of a copy.
+        const INTERVAL: Duration = Duration::from_micros(20);
+
+        self.stopping = true;
+        self.ring.stop();
+        self.unpark();
+        let start = Instant::now();
+        while !self.ring.is_stopped() {
+            if start.elapsed() >= timeout {
+                return Err(Stuck);
+            }
+            std::thread::sleep(INTERVAL);
+        }
+        self.ring.abort_and_resume();
+        self.unpark();
+        self.stopping = false;
+        Ok(())
+    }
+}
+
+impl Drop for ThreadsChannel {
+    fn drop(&mut self) {
+        self.ring.exit();
+        self.unpark();
+        if let Some(worker) = self.worker.take() {
+            // Waits for the operation that is being executed, if any. The thread does not panic,
+            // and if it had it would touch no memory either.
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,182 @@
+use super::*;
+use crate::CopyDescriptor;
+
+/// An operation that the tests tell apart by its length; its pointers are not followed.
+fn operation(len: usize) -> Operation {
+    Operation::Copy(CopyDescriptor { source: std::ptr::null(), target: std::ptr::null_mut(), len })
+}
+
+/// Runs `body` beside a worker that passes the lengths it executes to `execute`.
+fn with_worker(
+    size: usize,
+    spin: Duration,
+    execute: impl FnMut(usize) + Send,
+    fire: impl FnMut() + Send,
+    body: impl FnOnce(&mut Submitter, &dyn Fn()),
+) {
+    let (mut submitter, worker) = ring(size);
+    let mut execute = execute;
+    std::thread::scope(|scope| {
+        let thread = scope
+            .spawn(move || worker.run(spin, |operation| execute(operation.len()), fire))
+            .thread()
+            .clone();
+        body(&mut submitter, &|| thread.unpark());
+        submitter.exit();
+        thread.unpark();
+    });
+}
+
+fn issue(submitter: &mut Submitter, unpark: &dyn Fn()) {
+    if submitter.issue() == Wake::Unpark {
+        unpark();
+    }
+}
+
+fn next_end(submitter: &mut Submitter) -> End {
+    loop {
+        match submitter.next_end() {
+            Some(end) => return end,
+            None => std::thread::yield_now(),
+        }
+    }
+}
+
+const ROUNDS: usize = if cfg!(miri) { 50 } else { 20_000 };
+
+#[test]
+fn wraps_in_order_awake_and_asleep() {
+    for spin in [Duration::ZERO, Duration::from_micros(5)] {
+        let mut seen = 0;
+        with_worker(
+            8,
+            spin,
+            |len| {
+                seen += 1;
+                assert_eq!(len, seen);
+            },
+            || (),
+            |submitter, unpark| {
+                let (mut submitted, mut reported) = (0, 0);
+                while reported < ROUNDS {
+                    for _ in 0..1 + submitted % 8 {
+                        if submitted < ROUNDS && submitter.submit(operation(submitted + 1)) {
+                            submitted += 1;
+                        }
+                    }
+                    issue(submitter, unpark);
+                    assert_eq!(submitter.space(), 8 - (submitted - reported));
+                    reported += 1;
+                    assert_eq!(next_end(submitter), End::Executed { len: reported });
+                }
+            },
+        );
+        assert_eq!(seen, ROUNDS);
+    }
+}
+
+#[test]
+fn a_full_ring_refuses_until_ends_are_reported() {
+    with_worker(
+        4,
+        Duration::ZERO,
+        |_| (),
+        || (),
+        |submitter, unpark| {
+            assert!((1..=4).all(|len| submitter.submit(operation(len))));
+            assert!(!submitter.submit(operation(5)));
+            assert_eq!(submitter.next_end(), None, "nothing runs before it is issued");
+            issue(submitter, unpark);
+            assert_eq!(next_end(submitter), End::Executed { len: 1 });
+            assert_eq!(submitter.space(), 1);
+            assert!(submitter.submit(operation(5)) && !submitter.submit(operation(6)));
+        },
+    );
+}
+
+#[test]
+fn a_stop_aborts_the_rest_and_work_goes_on() {
+    let (started, on_start) = std::sync::mpsc::channel();
+    let (go_on, gate) = std::sync::mpsc::channel::<()>();
+    with_worker(
+        8,
+        Duration::ZERO,
+        move |len| {
+            if len == 1 {
+                started.send(()).unwrap();
+                gate.recv().unwrap();
+            }
+        },
+        || (),
+        |submitter, unpark| {
+            for round in 0..3 {
+                for len in 1..=4 {
+                    assert!(submitter.submit(operation(len)));
+                }
+                issue(submitter, unpark);
+                on_start.recv().unwrap();
+                assert!(submitter.submit(operation(5)), "one that is not issued");
+                submitter.stop();
+                unpark();
+                assert!(!submitter.is_stopped(), "it is in the middle of an operation");
+                go_on.send(()).unwrap();
+                while !submitter.is_stopped() {
+                    std::thread::yield_now();
+                }
+                submitter.abort_and_resume();
+                // The second round takes up work before the worker has woken from its stop, the
+                // third stops it once more.
+                if round != 1 {
+                    unpark();
+                }
+                assert_eq!(submitter.next_end(), Some(End::Executed { len: 1 }));
+                assert!((0..4).all(|_| submitter.next_end() == Some(End::Aborted)));
+                assert_eq!((submitter.next_end(), submitter.space()), (None, 8));
+                if round == 2 {
+                    submitter.stop();
+                    assert!(submitter.submit(operation(6)));
+                    unpark();
+                    while !submitter.is_stopped() {
+                        std::thread::yield_now();
+                    }
+                    submitter.abort_and_resume();
+                    unpark();
+                    assert_eq!(next_end(submitter), End::Aborted);
+                }
+                assert!(submitter.submit(operation(7)));
+                issue(submitter, unpark);
+                unpark();
+                assert_eq!(next_end(submitter), End::Executed { len: 7 });
+            }
+        },
+    );
+}
+
+#[test]
+fn every_armed_event_fires_once() {
+    let (fire, fired) = std::sync::mpsc::channel();
+    let mut events = 0;
+    with_worker(
+        8,
+        Duration::ZERO,
+        |_| (),
+        move || fire.send(()).unwrap(),
+        |submitter, unpark| {
+            assert!(!submitter.arm(), "nothing to wait for");
+            for _ in 0..ROUNDS / 10 {
+                assert!(submitter.submit(operation(1)) && submitter.submit(operation(2)));
+                issue(submitter, unpark);
+                if submitter.arm() {
+                    fired.recv_timeout(Duration::from_secs(10)).expect("the event was lost");
+                    assert!(submitter.take_fired() && !submitter.take_fired());
+                    events += 1;
+                }
+                assert_eq!(submitter.next_end(), Some(End::Executed { len: 1 }));
+                assert_eq!(submitter.next_end(), Some(End::Executed { len: 2 }));
+                assert!(!submitter.arm());
+            }
+            assert!(fired.try_recv().is_err(), "an event that nobody asked for");
+        },
+    );
+    assert!(events > 0, "no round had to wait");
+}

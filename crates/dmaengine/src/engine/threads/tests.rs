@@ -1,0 +1,129 @@
+use super::*;
+use crate::Queue;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn queue(options: ThreadsOptions) -> Queue<Vec<u8>, Vec<u8>, usize> {
+    Queue::new(ThreadsDevice::with_options(options).request_channel(0).unwrap())
+}
+
+#[test]
+fn copies_with_and_without_sleep_in_between() {
+    for spin in [Duration::ZERO, Duration::from_micros(50)] {
+        let mut queue = queue(ThreadsOptions { spin, ..ThreadsOptions::default() });
+        for round in 0..2000 {
+            for index in 0..4 {
+                queue
+                    .copy(vec![round as u8; 1 + 100 * index], vec![0; 1 + 100 * index], index)
+                    .unwrap();
+            }
+            let mut expected = 0..4;
+            queue
+                .wait(TIMEOUT, |done| {
+                    assert_eq!((done.status, Some(done.tag)), (Status::Success, expected.next()));
+                    assert!(done.target.iter().all(|&byte| byte == round as u8));
+                })
+                .unwrap();
+            assert_eq!(expected.next(), None);
+        }
+        assert_eq!(queue.stats().completed(), 8000);
+    }
+}
+
+#[test]
+fn channels_are_exclusive_and_free_after_drop() {
+    let device = ThreadsDevice::new(1);
+    let channel = device.request_channel(0).unwrap();
+    assert!(matches!(device.request_channel(0), Err(RequestError::InUse)));
+    assert!(matches!(
+        device.request_channel(1),
+        Err(RequestError::NoSuchChannel { index: 1, channels: 1 })
+    ));
+    drop(device);
+    drop(channel);
+    let device = ThreadsDevice::new(1);
+    drop(device.request_channel(0).unwrap());
+    assert!(device.request_channel(0).is_ok());
+}
+
+#[test]
+fn a_blocked_wait_is_woken_by_the_event() {
+    let mut queue = queue(ThreadsOptions::default());
+    // Long enough for the wait to block.
+    queue.copy(vec![7; 32 << 20], vec![0; 32 << 20], 0).unwrap();
+    queue.issue_pending();
+    assert!(queue.arm());
+    let event = queue.event().unwrap();
+    let mut poll = [rustix::event::PollFd::new(&event, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut poll, Some(&timeout)), Ok(1));
+    let mut ended = 0;
+    queue.poll(|done| ended += usize::from(done.target.iter().all(|&byte| byte == 7)));
+    assert_eq!(ended, 1);
+    assert!(!queue.arm(), "nothing to wait for");
+    let event = queue.event().unwrap();
+    let mut poll = [rustix::event::PollFd::new(&event, rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut poll, Some(&now)), Ok(0), "arm clears the event");
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline() {
+    let mut queue = queue(ThreadsOptions::default());
+    queue.copy(vec![7; 64 << 20], vec![0; 64 << 20], 0).unwrap();
+    let timeout = queue.wait(Duration::ZERO, |_| ()).unwrap_err();
+    assert_eq!(timeout.in_flight, 1);
+    queue.wait(TIMEOUT, |done| assert_eq!(done.status, Status::Success)).unwrap();
+}
+
+#[test]
+fn terminate_in_time_or_stuck_then_well_again() {
+    let mut queue = queue(ThreadsOptions::default());
+    for index in 0..3 {
+        queue.copy(vec![1; 64 << 20], vec![0; 64 << 20], index).unwrap();
+    }
+    queue.issue_pending();
+    assert_eq!(queue.terminate_sync(Duration::ZERO, |_| ()), Err(Stuck));
+    let refused = queue.copy(vec![1], vec![0], 3).unwrap_err();
+    assert_eq!(refused.error, SubmitError::ChannelDown);
+    let mut ends = Vec::new();
+    queue
+        .terminate_sync(TIMEOUT, |done| {
+            if done.status == Status::Success {
+                assert!(done.target.iter().all(|&byte| byte == 1));
+            }
+            ends.push((done.tag, done.status));
+        })
+        .unwrap();
+    assert_eq!(ends.iter().map(|end| end.0).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(ends[2].1, Status::Aborted, "it had not been started when the stop came");
+    queue.copy(vec![5; 100], vec![0; 100], 4).unwrap();
+    queue.wait(TIMEOUT, |done| assert_eq!(done.target, [5; 100])).unwrap();
+}
+
+#[test]
+fn cpu_time_is_counted_and_kept() {
+    let device = ThreadsDevice::new(2);
+    assert_eq!(device.cpu_time(), Some(Duration::ZERO));
+    let mut queue: Queue<Vec<u8>, Vec<u8>, ()> = Queue::new(device.request_channel(1).unwrap());
+    queue.copy(vec![1; 32 << 20], vec![0; 32 << 20], ()).unwrap();
+    queue.wait(TIMEOUT, |done| assert_eq!(done.status, Status::Success)).unwrap();
+    let busy = device.cpu_time().unwrap();
+    assert!(busy > Duration::ZERO);
+    drop(queue);
+    let ended = device.cpu_time().unwrap();
+    assert!(ended >= busy);
+    assert_eq!(device.cpu_time(), Some(ended), "no thread, no time");
+}
+
+#[test]
+fn dropping_a_busy_channel_joins_its_worker() {
+    let mut queue = queue(ThreadsOptions::default());
+    for index in 0..8 {
+        queue.copy(vec![1; 8 << 20], vec![0; 8 << 20], index).unwrap();
+    }
+    queue.issue_pending();
+    let stats = Arc::clone(queue.stats());
+    drop(queue);
+    assert_eq!((stats.submitted(), stats.completed()), (8, 8));
+}
