@@ -1,0 +1,26 @@
+//! A laboratory on one machine: namespaces, the kernel's TCP as a sender, and the kernel's TCP as
+//! the receiver to compare with.
+//!
+//! Everything in it belongs to this process. When the process ends, however it ends, no namespace,
+//! link or address is left.
+//!
+//! ```text
+//!   Namespace::enter(): user and network namespace of the whole process
+//!   ┌───────────────────────────────────────────────┐    ┌─ PeerNamespace ───────────────┐
+//!   │  a stack of ours ── TAP ── kernel ── Sender   │    │                               │
+//!   │                                               │    │                               │
+//!   │  VethBaseline's receiver ── kernel ── veth ───┼────┼── veth ── kernel ── Sender    │
+//!   └───────────────────────────────────────────────┘    └───────────────────────────────┘
+//! ```
+
+mod cpu;
+mod namespace;
+mod pattern;
+mod sender;
+mod veth;
+
+pub use cpu::{pin_to_cpu, thread_cpu_time};
+pub use namespace::{Namespace, NamespaceError, PeerNamespace};
+pub use pattern::Pattern;
+pub use sender::{Sender, SenderConfig, SenderError, Sent};
+pub use veth::{Measured, VethBaseline, VethError};

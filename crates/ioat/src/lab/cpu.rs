@@ -1,0 +1,49 @@
+use std::{io, time::Duration};
+
+use rustix::{
+    thread::{CpuSet, sched_setaffinity},
+    time::{ClockId, clock_gettime},
+};
+
+/// The CPU time that the calling thread has used so far, in user and kernel mode.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // The clock starts at zero with the thread: neither part is negative.
+    Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Lets the calling thread run on this CPU only.
+///
+/// # Errors
+///
+/// The CPU does not exist, or is not among those that this process may use.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_takes_cpu_time_and_waiting_does_not() {
+        let start = thread_cpu_time();
+        let mut sum = 0_u64;
+        while thread_cpu_time() == start {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(thread_cpu_time() > start);
+    }
+
+    #[test]
+    fn a_cpu_that_does_not_exist_is_refused() {
+        assert!(pin_to_cpu(usize::MAX).is_err());
+        assert!(pin_to_cpu(CpuSet::MAX_CPU - 1).is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! I/OAT for user space: the facade that applications depend on.
+
+pub mod lab;
+pub mod netlink;

@@ -1,0 +1,157 @@
+//! The laboratory against this kernel. It has its own `main`, because a process can only enter a
+//! user namespace while it has one thread.
+
+use std::{
+    io::Read,
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+};
+
+use ioat::{
+    lab::{Namespace, Pattern, PeerNamespace, Sender, SenderConfig, SenderError, VethBaseline},
+    netlink::{LinkState, Netlink, NetlinkError},
+};
+
+fn main() {
+    if let Err(error) = Namespace::enter() {
+        panic!("this test needs namespaces: {error}");
+    }
+    let tests: [(&str, fn()); 8] = [
+        ("the_namespace_is_empty_and_ours", the_namespace_is_empty_and_ours),
+        ("links_are_made_changed_and_deleted", links_are_made_changed_and_deleted),
+        ("addresses_are_added_once_and_listed", addresses_are_added_once_and_listed),
+        ("refusals_say_what_was_refused", refusals_say_what_was_refused),
+        ("a_sender_sends_every_byte", a_sender_sends_every_byte),
+        ("a_sender_that_nobody_hears_says_so", a_sender_that_nobody_hears_says_so),
+        ("the_baseline_moves_every_byte", the_baseline_moves_every_byte),
+        ("the_baseline_leaves_nothing", the_baseline_leaves_nothing),
+    ];
+    for (name, test) in tests {
+        test();
+        println!("test {name} ... ok");
+    }
+}
+
+fn netlink() -> Netlink {
+    Netlink::open().unwrap()
+}
+
+fn loopback() -> LinkState {
+    netlink().link("lo").unwrap()
+}
+
+fn the_namespace_is_empty_and_ours() {
+    assert!(!loopback().up, "a fresh namespace: nobody has set its loopback up");
+    assert!(netlink().ipv4_addresses(loopback().index).unwrap().is_empty());
+    netlink().set_up(loopback().index).unwrap();
+    let LinkState { up, carrier, .. } = loopback();
+    assert!(up && carrier);
+    let addresses = netlink().ipv4_addresses(loopback().index).unwrap();
+    assert_eq!(addresses, [(Ipv4Addr::LOCALHOST, 8)]);
+}
+
+fn links_are_made_changed_and_deleted() {
+    let peer = PeerNamespace::new().unwrap();
+    netlink().add_veth("left", "right", &peer).unwrap();
+    let left = netlink().link("left").unwrap();
+    assert_eq!((left.mtu, left.up, left.carrier), (1500, false, false));
+    assert!(netlink().link("right").is_err(), "it is in the other namespace");
+
+    netlink().set_mtu(left.index, 9000).unwrap();
+    netlink().set_up(left.index).unwrap();
+    peer.run(|| netlink().link("right").and_then(|right| netlink().set_up(right.index)))
+        .unwrap()
+        .unwrap();
+    let left = netlink().link("left").unwrap();
+    assert_eq!((left.mtu, left.up, left.carrier), (9000, true, true));
+
+    netlink().delete(left.index).unwrap();
+    assert!(matches!(netlink().link("left"), Err(NetlinkError::NoSuchLink { .. })));
+    assert!(peer.run(|| netlink().link("right").is_err()).unwrap());
+}
+
+fn addresses_are_added_once_and_listed() {
+    let index = loopback().index;
+    let (a, b) = (Ipv4Addr::new(10, 1, 2, 3), Ipv4Addr::new(10, 9, 9, 9));
+    netlink().add_address(index, a, 24).unwrap();
+    netlink().add_address(index, b, 32).unwrap();
+    let addresses = netlink().ipv4_addresses(index).unwrap();
+    assert!(addresses.contains(&(a, 24)) && addresses.contains(&(b, 32)), "{addresses:?}");
+    let again = netlink().add_address(index, a, 24);
+    assert!(matches!(again, Err(NetlinkError::Exists { .. })), "{again:?}");
+    assert!(netlink().ipv4_addresses(index + 1000).unwrap().is_empty());
+}
+
+fn refusals_say_what_was_refused() {
+    let refused = netlink().set_up(12_345).unwrap_err().to_string();
+    assert!(refused.contains("set link 12345 up"), "{refused}");
+    let missing = netlink().link("nowhere").unwrap_err().to_string();
+    assert!(missing.contains("nowhere"), "{missing}");
+    assert!(netlink().link("a name that is far too long").is_err());
+}
+
+fn a_sender_sends_every_byte() {
+    const BYTES: u64 = 3_000_001;
+    let pattern = Pattern::new(5);
+    for unique in [true, false] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let sender = Sender::start(SenderConfig {
+            to: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+            bytes: BYTES,
+            pattern,
+            unique,
+            namespace: None,
+            cpu: Some(0),
+        })
+        .unwrap();
+        let mut received = Vec::new();
+        listener.accept().unwrap().0.read_to_end(&mut received).unwrap();
+        let sent = sender.join().unwrap();
+        assert_eq!((sent.bytes, received.len() as u64), (BYTES, BYTES));
+        assert!(!sent.cpu_time.is_zero());
+        if unique {
+            assert_eq!(pattern.first_wrong(0, &received), None);
+        } else {
+            for piece in received.chunks(256 << 10) {
+                assert_eq!(pattern.first_wrong(0, piece), None);
+            }
+        }
+    }
+}
+
+fn a_sender_that_nobody_hears_says_so() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let config = SenderConfig {
+        to: SocketAddrV4::new(Ipv4Addr::LOCALHOST, port),
+        bytes: 1,
+        pattern: Pattern::new(0),
+        unique: false,
+        namespace: None,
+        cpu: None,
+    };
+    let refused = Sender::start(config.clone()).unwrap().join();
+    assert!(matches!(refused, Err(SenderError::Connect { .. })), "{refused:?}");
+    let refused = Sender::start(SenderConfig { cpu: Some(1 << 20), ..config }).unwrap().join();
+    assert!(matches!(refused, Err(SenderError::Cpu { cpu: 1_048_576, .. })), "{refused:?}");
+}
+
+fn the_baseline_moves_every_byte() {
+    const BYTES: u64 = 20_000_001;
+    let baseline = VethBaseline::new().unwrap();
+    let mut seen = 0;
+    baseline.verify(BYTES, 100_000, |received| seen = received).unwrap();
+    assert_eq!(seen, BYTES);
+    let measured = baseline.measure(BYTES, 256 << 10, |received| seen = received).unwrap();
+    assert_eq!((measured.bytes, seen), (BYTES, BYTES));
+    assert!(!measured.elapsed.is_zero());
+    assert!(!measured.receiver_cpu_time.is_zero() && !measured.sender_cpu_time.is_zero());
+}
+
+fn the_baseline_leaves_nothing() {
+    drop(VethBaseline::new().unwrap());
+    // The names are free again.
+    drop(VethBaseline::new().unwrap());
+    assert!(netlink().link("veth0").is_err());
+}
