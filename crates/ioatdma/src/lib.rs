@@ -1,1 +1,48 @@
-//! Not written yet.
+//! The I/OAT driver (Intel `QuickData`, version 3.2) for user space.
+//!
+//! # Model
+//!
+//! A device has up to four channels, each with a ring of 64-byte descriptors in memory. The driver
+//! writes descriptors, then the count of them to DMACOUNT: the doorbell. The device processes them
+//! in order and writes the *completion word*, the address of the last completed descriptor together
+//! with the channel's state, in one 64-bit write. So a poll is one load from cached memory.
+//!
+//! ```text
+//!   submit_memcpy   issue_pending                    poll
+//!       |                |                             |
+//!       v                v                             v
+//!   descriptors --> DMACOUNT --> device --> completion word --> operations end, in order
+//!                                  | halts
+//!                                  +--> CHANERR --> reset --> a new chain
+//! ```
+//!
+//! A descriptor that fails halts the channel. [`poll`](dmaengine::DmaChannel::poll) then reads the
+//! reason from CHANERR, resets the channel and starts it again: operations before the failed one have
+//! succeeded, it has its own [`Status`](dmaengine::Status), those behind it are aborted. The reset is
+//! also the proof that the device is idle, which stands before any memory goes back to its owner.
+//!
+//! # What it runs on
+//!
+//! [`IoatDevice::probe`] takes [`Resources`]: a [`Bar`] (the registers) and a [`Platform`] (mappings,
+//! interrupts, PCI configuration space). Over VFIO these are a mapping and some `ioctl`s; over the
+//! `ioat-model` crate, a device model in this process. The driver knows neither.
+//!
+//! # Interrupts
+//!
+//! The device raises one interrupt per re-arming. [`arm`](dmaengine::DmaChannel::arm) re-arms first
+//! and then puts an empty descriptor that interrupts behind everything issued so far; data
+//! descriptors never interrupt, so a busy channel that is polled costs no interrupt at all.
+
+mod bar;
+mod channel;
+mod descriptor;
+mod device;
+mod error;
+mod quirks;
+mod registers;
+mod reset;
+mod ring;
+
+pub use bar::{Bar, Platform};
+pub use device::{Completions, IoatDevice, OnHalt, Options, Resources};
+pub use error::{ChanErr, Halt, ProbeError, StartError};

@@ -1,0 +1,460 @@
+//! One channel: submission, doorbell, completion, and recovery.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    mem::ManuallyDrop,
+    os::fd::BorrowedFd,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+    time::Duration,
+};
+
+use dmaengine::{
+    ChannelInfo, Coherent, Completion, Cookie, CopyDescriptor, DmaChannel, FillDescriptor, Status,
+    Stuck, SubmitError,
+};
+
+use crate::{
+    bar::ChannelRegisters,
+    descriptor::{self, Control, Descriptors, Operation},
+    device::{Completions, Shared},
+    error::{Halt, StartError},
+    registers::{CHAINADDR, CHANCMP, ChanCtrl, ChanState, ChanStatus},
+    reset::{ResetError, Stopped, reset},
+    ring::{Ring, Slot},
+};
+
+/// How long a reset may take outside [`DmaChannel::terminate_sync`] (Linux: 200 ms).
+const RESET_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a channel that is given up may take to become idle.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the empty descriptor that starts a chain may take.
+const START_TIMEOUT: Duration = Duration::from_millis(100);
+/// Polls without progress before CHANSTS is read, which costs a round trip over the bus: a completion
+/// write may be lost, and a halt may have failed to write one.
+const POLLS_BEFORE_CHANSTS: u32 = 1024;
+/// The ring starts at a page.
+const RING_ALIGNMENT: usize = 4096;
+/// A cache line for the completion word.
+const COMPLETION_SIZE: usize = 64;
+/// Slots that operations do not get: the one that is always free, and one for an interrupt.
+pub(crate) const RESERVED_SLOTS: usize = 2;
+
+/// Whether operations are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Up,
+    /// Not proven idle, or does not start: `terminate_sync` may help.
+    Down,
+    /// The device has left the bus.
+    Gone,
+}
+
+/// A channel of an I/OAT device.
+pub(crate) struct IoatChannel {
+    index: usize,
+    info: ChannelInfo,
+    shared: Arc<Shared>,
+    registers: ChannelRegisters,
+    /// Leaked if the device cannot be proven idle: it may still read it.
+    descriptors: ManuallyDrop<Descriptors>,
+    /// Leaked likewise: the device may still write it.
+    completion: ManuallyDrop<Coherent>,
+    completion_iova: u64,
+    ring: Ring,
+    /// The completion word as last looked at.
+    seen: u64,
+    /// Polls since there was progress.
+    idle_polls: u32,
+    /// Ended while the channel was terminated, to be reported by the next poll.
+    to_report: VecDeque<Completion>,
+    service: Service,
+}
+
+impl IoatChannel {
+    /// Brings up a channel that [`ChannelRegisters::take`] has taken. On an error it is given
+    /// back, unless it cannot be stopped.
+    pub(crate) fn open(
+        shared: Arc<Shared>,
+        index: usize,
+        info: ChannelInfo,
+    ) -> Result<Self, StartError> {
+        let registers = ChannelRegisters::new(Arc::clone(&shared.bar), index);
+        let memory = Self::allocate(&shared).inspect_err(|_| {
+            registers.release();
+            shared.release(index);
+        })?;
+        let (descriptors, completion, completion_iova) = memory;
+        // From here on dropping it gives it back.
+        let mut channel = Self {
+            index,
+            info,
+            registers,
+            descriptors: ManuallyDrop::new(descriptors),
+            completion: ManuallyDrop::new(completion),
+            completion_iova,
+            ring: Ring::new(shared.options.ring_order),
+            seen: 0,
+            idle_polls: 0,
+            to_report: VecDeque::new(),
+            service: Service::Down,
+            shared,
+        };
+        channel.reset(RESET_TIMEOUT).map_err(|error| match error {
+            ResetError::Stuck => StartError::Stuck,
+            ResetError::Gone => StartError::Gone,
+        })?;
+        channel.start()?;
+        Ok(channel)
+    }
+
+    /// The ring, the completion word, and the latter's bus address.
+    fn allocate(shared: &Shared) -> Result<(Descriptors, Coherent, u64), StartError> {
+        let size = descriptor::SIZE << shared.options.ring_order;
+        let ring = shared.arena.alloc_coherent(size, RING_ALIGNMENT)?;
+        let completion = shared.arena.alloc_coherent(COMPLETION_SIZE, COMPLETION_SIZE)?;
+        let iova = |memory: &Coherent| {
+            shared.iova.translate(memory.address(), memory.len()).ok_or(StartError::Unmapped)
+        };
+        let (ring_iova, completion_iova) = (iova(&ring)?, iova(&completion)?);
+        Ok((Descriptors::new(ring, ring_iova), completion, completion_iova))
+    }
+
+    fn reset(&self, timeout: Duration) -> Result<Stopped, ResetError> {
+        reset(&self.registers, &*self.shared.platform, self.shared.quirks, timeout)
+    }
+
+    /// Begins a chain after a reset, with an empty descriptor that proves that descriptors are read
+    /// and the completion word is written. The ring must be empty.
+    fn start(&mut self) -> Result<(), StartError> {
+        // RESET has forgotten CHANCTRL and CHANCMP.
+        self.registers.set_control(ChanCtrl::RUN);
+        // Relaxed: the doorbell below orders it.
+        self.completion.store_u64(0, 0, Ordering::Relaxed);
+        self.registers.set_address(CHANCMP, self.completion_iova);
+        self.ring.begin_chain();
+        let first = self.ring.head_index();
+        let address = self.descriptors.address(first);
+        self.registers.set_address(CHAINADDR, address);
+        self.descriptors.write(first, Operation::Null, Control::COMPL_WRITE);
+        self.ring.push(Slot::Null);
+        self.doorbell();
+        let completed = |word: u64| ChanStatus(word).descriptor() == address;
+        let done = self.registers.wait(START_TIMEOUT, |registers| {
+            // Acquire: as in `poll`.
+            completed(self.completion.load_u64(0, Ordering::Acquire))
+                || registers.status().state() == ChanState::Halted
+        });
+        let word = self.completion.load_u64(0, Ordering::Acquire);
+        let status = self.registers.status();
+        // The empty descriptor belongs to nobody, whatever became of it.
+        self.ring.end_all(Status::Aborted, &mut |_| {});
+        self.seen = word;
+        self.idle_polls = 0;
+        if completed(word) && done {
+            self.service = Service::Up;
+            return Ok(());
+        }
+        self.service = Service::Down;
+        Err(match status {
+            ChanStatus::GONE => StartError::Gone,
+            _ if status.state() == ChanState::Halted => StartError::Halted(self.registers.errors()),
+            _ if completed(status.0) => StartError::NoCompletionWrite,
+            _ => StartError::Silent,
+        })
+    }
+
+    /// Issues what is in the ring.
+    fn doorbell(&mut self) {
+        let count = self.ring.issue();
+        // Release: the descriptors, and what the CPU wrote into the sources, come before the
+        // doorbell. (On x86 stores stay in order anyway; elsewhere the `Bar` adds what its mapping
+        // needs.)
+        fence(Ordering::Release);
+        self.registers.set_dma_count(count);
+    }
+
+    /// Checks that `count` descriptors can be taken now.
+    fn admit(&self, count: usize) -> Result<(), SubmitError> {
+        if self.service != Service::Up {
+            return Err(SubmitError::ChannelDown);
+        }
+        if count > self.space() { Err(SubmitError::RingFull) } else { Ok(()) }
+    }
+
+    fn translate(&self, address: *const u8, len: usize) -> Result<u64, SubmitError> {
+        let iova = self.shared.iova.translate(address, len);
+        iova.ok_or_else(|| SubmitError::Unreachable { address: address.addr() })
+    }
+
+    /// Writes an operation of `len` bytes in pieces of at most XFERCAP. There must be room.
+    fn push(&mut self, len: usize, piece: impl Fn(u64, u32) -> Operation) -> Cookie {
+        let cookie = self.ring.next_cookie();
+        let xfercap = self.info.xfercap.get();
+        let mut done = 0;
+        while done < len {
+            // XFERCAP is at most 2^31.
+            let size = xfercap.min(len - done);
+            let last = done + size == len;
+            let each = self.shared.options.completions == Completions::PerOperation;
+            let control = if last && each { Control::COMPL_WRITE } else { Control::empty() };
+            let operation = piece(done as u64, size as u32);
+            self.descriptors.write(self.ring.head_index(), operation, control);
+            self.ring.push(if last { Slot::Last(len) } else { Slot::Part });
+            done += size;
+        }
+        cookie
+    }
+
+    /// Descriptors that have ended if `status` is where the channel stands. An address that is not
+    /// in flight (the last one reported, 0 after a start) means none.
+    fn completed_by(&self, status: ChanStatus) -> usize {
+        let index = self.descriptors.index(status.descriptor());
+        index.map_or(0, |index| self.ring.ended_at(index))
+    }
+
+    /// Ends what ended before the channel was stopped, the operation it halted at, and the rest.
+    fn settle(&mut self, stopped: Stopped, report: &mut dyn FnMut(Completion)) {
+        let Stopped { status, errors } = stopped;
+        let count = self.completed_by(status);
+        self.ring.end(count, Status::Success, report);
+        if stopped.had_halted() && self.ring.in_flight() > 0 {
+            self.ring.end_operation(errors.status(), report);
+        }
+        self.ring.end_all(Status::Aborted, report);
+    }
+
+    /// Gets a halted channel going again.
+    fn recover(&mut self, report: &mut dyn FnMut(Completion)) {
+        if let Some(on_halt) = &self.shared.options.on_halt {
+            on_halt(&Halt { channel: self.index, errors: self.registers.errors() });
+        }
+        match self.reset(RESET_TIMEOUT) {
+            Ok(stopped) => {
+                self.settle(stopped, report);
+                // On an error the channel is down, and says so at the next submission.
+                let _ = self.start();
+            }
+            // What is in flight stays so until `terminate_sync` proves the channel idle.
+            Err(ResetError::Stuck) => self.service = Service::Down,
+            Err(ResetError::Gone) => self.lose(report),
+        }
+    }
+
+    /// The device has left the bus: nothing of it reaches memory any more.
+    fn lose(&mut self, report: &mut dyn FnMut(Completion)) {
+        self.service = Service::Gone;
+        self.ring.end_all(Status::DeviceLost, report);
+    }
+
+    /// Where the channel stands, if that may be news.
+    fn progress(&mut self) -> Option<ChanStatus> {
+        // Acquire: what the device wrote before the completion word is visible from here on. One
+        // load: address and state belong together.
+        let word = self.completion.load_u64(0, Ordering::Acquire);
+        if word != self.seen {
+            self.seen = word;
+            self.idle_polls = 0;
+            return Some(ChanStatus(word));
+        }
+        if self.ring.in_flight() == 0 {
+            return None;
+        }
+        self.idle_polls += 1;
+        if self.idle_polls < POLLS_BEFORE_CHANSTS {
+            return None;
+        }
+        self.idle_polls = 0;
+        Some(self.registers.status())
+    }
+}
+
+// SAFETY:
+// - at most once, with its cookie: `Ring` gives cookies in order and takes each operation out once;
+// - not touched after its report: a success is reported when CHANSTS or the completion word says
+//   that its last descriptor has completed, and the device works in order; everything else after a
+//   reset that has ended, or when the device has left the bus;
+// - visible: the word is loaded with acquire; a read of CHANSTS waits for the writes before it;
+// - nothing else written: descriptors name exactly the translated range, and `IovaMap` translates
+//   only what lies within one mapped arena;
+// - refused operations: all checks come before the first slot is written;
+// - `terminate_sync` and `drop`: see there.
+unsafe impl DmaChannel for IoatChannel {
+    fn info(&self) -> &ChannelInfo {
+        &self.info
+    }
+
+    fn space(&self) -> usize {
+        if self.to_report.is_empty() {
+            self.ring.free().saturating_sub(RESERVED_SLOTS - 1)
+        } else {
+            0
+        }
+    }
+
+    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
+        self.admit(self.info.check_memcpy(&copy)?)?;
+        let CopyDescriptor { source, target, len } = copy;
+        let source = self.translate(source, len)?;
+        let target = self.translate(target, len)?;
+        Ok(self.push(len, |done, len| Operation::Copy {
+            source: source + done,
+            target: target + done,
+            len,
+        }))
+    }
+
+    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
+        self.admit(self.info.check_memset(&fill)?)?;
+        let FillDescriptor { pattern, target, len } = fill;
+        let target = self.translate(target, len)?;
+        // XFERCAP is a multiple of 8, so every piece begins with the pattern's first byte.
+        Ok(self.push(len, |done, len| Operation::Fill { pattern, target: target + done, len }))
+    }
+
+    fn issue_pending(&mut self) {
+        let Some(last) = self.ring.last_pending() else { return };
+        if self.service != Service::Up {
+            return;
+        }
+        if self.shared.options.completions == Completions::PerBatch {
+            self.descriptors.request_completion(last);
+        }
+        self.doorbell();
+    }
+
+    fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
+        while let Some(completion) = self.to_report.pop_front() {
+            report(completion);
+        }
+        if self.service != Service::Up {
+            return;
+        }
+        let Some(status) = self.progress() else { return };
+        if status == ChanStatus::GONE {
+            self.lose(report);
+            return;
+        }
+        let count = self.completed_by(status);
+        self.ring.end(count, Status::Success, report);
+        // The register decides: the word may be older.
+        if status.state() == ChanState::Halted
+            && self.registers.status().state() == ChanState::Halted
+        {
+            self.recover(report);
+        }
+    }
+
+    /// The event comes from an empty descriptor behind everything issued so far. It may come early,
+    /// for an earlier call; so poll, and call again if something is still in flight. Returns `false`
+    /// also if something was submitted and not issued: nothing may be put behind it then.
+    fn arm(&mut self) -> bool {
+        let Some(event) = self.shared.platform.interrupt(self.index) else { return false };
+        let waits = self.service == Service::Up
+            && self.to_report.is_empty()
+            && self.ring.has_issued_operation()
+            && self.ring.last_pending().is_none();
+        if !waits {
+            return false;
+        }
+        // Clears it. It is non-blocking, and not being set is no error.
+        let _ = rustix::io::read(event, &mut [0; 8]);
+        // Before looking where the channel stands: an end after the look then interrupts.
+        self.registers.set_control(ChanCtrl::RUN);
+        let status = self.registers.status();
+        let stopped = status == ChanStatus::GONE || status.state() == ChanState::Halted;
+        if stopped || self.completed_by(status) == self.ring.in_flight() {
+            // Over. The completion word may be lost, so the next poll is to look at CHANSTS.
+            self.idle_polls = POLLS_BEFORE_CHANSTS;
+            return false;
+        }
+        if !self.ring.ends_in_null() && self.ring.free() > 0 {
+            let index = self.ring.head_index();
+            let control = Control::INT_EN | Control::COMPL_WRITE;
+            self.descriptors.write(index, Operation::Null, control);
+            self.ring.push(Slot::Null);
+            self.doorbell();
+        }
+        true
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.platform.interrupt(self.index)
+    }
+
+    fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {
+        let mut to_report = std::mem::take(&mut self.to_report);
+        let mut report = |completion| to_report.push_back(completion);
+        let result = if self.service == Service::Gone {
+            Ok(())
+        } else {
+            match self.reset(timeout) {
+                Ok(stopped) => {
+                    self.settle(stopped, &mut report);
+                    // The channel is idle in any case. If it does not start, it is down.
+                    let _ = self.start();
+                    Ok(())
+                }
+                Err(ResetError::Gone) => {
+                    self.lose(&mut report);
+                    Ok(())
+                }
+                Err(ResetError::Stuck) => {
+                    self.service = Service::Down;
+                    Err(Stuck)
+                }
+            }
+        };
+        self.to_report = to_report;
+        result
+    }
+}
+
+impl Drop for IoatChannel {
+    fn drop(&mut self) {
+        match self.reset(DROP_TIMEOUT) {
+            Ok(_) => {
+                self.registers.release();
+                // SAFETY: dropped here and nowhere else. The reset has ended, so the device does not
+                // use the ring or the completion word.
+                unsafe {
+                    ManuallyDrop::drop(&mut self.descriptors);
+                    ManuallyDrop::drop(&mut self.completion);
+                }
+                self.shared.release(self.index);
+            }
+            Err(ResetError::Gone) => {
+                // SAFETY: as above; a device that has left the bus uses nothing.
+                unsafe {
+                    ManuallyDrop::drop(&mut self.descriptors);
+                    ManuallyDrop::drop(&mut self.completion);
+                }
+            }
+            // Ring and completion word are leaked, and the channel stays taken.
+            Err(ResetError::Stuck) => {
+                if self.ring.has_operation() {
+                    eprintln!(
+                        "ioatdma: channel {} of {} cannot be stopped and may still write to memory \
+                         that is about to be reused; the process ends here",
+                        self.index, self.info.engine
+                    );
+                    std::process::abort();
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for IoatChannel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IoatChannel")
+            .field("engine", &self.info.engine)
+            .field("index", &self.index)
+            .field("service", &self.service)
+            .field("ring", &self.ring)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,72 @@
+//! Stopping a channel, with proof.
+
+use std::time::Duration;
+
+use crate::{
+    bar::{ChannelRegisters, Platform},
+    error::ChanErr,
+    quirks::Quirks,
+    registers::{ChanCmd, ChanState, ChanStatus, PCI_CHANERR_INT},
+};
+
+/// How long a running channel gets to suspend (Linux waits as long).
+const SUSPEND_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Where a channel stood when it was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    /// CHANSTS before the reset.
+    pub(crate) status: ChanStatus,
+    /// CHANERR before the reset.
+    pub(crate) errors: ChanErr,
+}
+
+impl Stopped {
+    /// Whether the channel had halted by itself.
+    pub(crate) fn had_halted(self) -> bool {
+        self.status.state() == ChanState::Halted
+    }
+}
+
+/// Why a channel is not proven idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetError {
+    /// RESET did not end in time.
+    Stuck,
+    /// The device no longer answers. It has left the bus, so it reaches no memory either.
+    Gone,
+}
+
+/// Stops the channel: suspend if it runs, clear its errors, reset. When RESET reads as 0 again, the
+/// channel moves no bytes, has none on the way, and looks at no descriptor.
+///
+/// A channel that never ran never suspends, so only a running one is asked to.
+pub(crate) fn reset(
+    registers: &ChannelRegisters,
+    platform: &dyn Platform,
+    quirks: Quirks,
+    timeout: Duration,
+) -> Result<Stopped, ResetError> {
+    let runs = |status: ChanStatus| matches!(status.state(), ChanState::Active | ChanState::Done);
+    if runs(registers.status()) {
+        registers.command(ChanCmd::SUSPEND);
+        // Not waiting for it would be fine; having waited tells how far the channel came.
+        registers.wait(timeout.min(SUSPEND_TIMEOUT), |registers| !runs(registers.status()));
+    }
+    let stopped = Stopped { status: registers.status(), errors: registers.errors() };
+    if stopped.status == ChanStatus::GONE {
+        return Err(ResetError::Gone);
+    }
+    registers.clear_errors(stopped.errors);
+    if quirks.contains(Quirks::CHANERR_INT) {
+        // Write 1 to clear, as CHANERR is.
+        let latched = platform.config_read32(PCI_CHANERR_INT);
+        platform.config_write32(PCI_CHANERR_INT, latched);
+    }
+    registers.command(ChanCmd::RESET);
+    if registers.wait(timeout, |registers| !registers.is_resetting()) {
+        return Ok(stopped);
+    }
+    let gone = registers.status() == ChanStatus::GONE;
+    Err(if gone { ResetError::Gone } else { ResetError::Stuck })
+}

@@ -1,0 +1,8 @@
+//! The driver on the device model: on its own thread as the device would be, and stepped, where the
+//! test decides what happens when.
+
+mod copies;
+mod events;
+mod halts;
+mod probe;
+mod rig;
