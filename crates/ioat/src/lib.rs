@@ -1,4 +1,5 @@
 //! I/OAT for user space: the facade that applications depend on.
 
+pub mod engine;
 pub mod lab;
 pub mod netlink;

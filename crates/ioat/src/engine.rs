@@ -1,0 +1,3 @@
+//! Opening engines.
+
+pub mod model;

@@ -1,0 +1,191 @@
+//! The engine `ioat-model`: the I/OAT driver on the device model, in this process.
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use dmaengine::{Arena, DmaDevice, Kind, MapError};
+use ioat_model::{
+    in_process::{Bar, Config, Device},
+    registers::Width,
+};
+use ioatdma::{IoatDevice, Options, Platform, ProbeError, Resources};
+
+/// The engine's name.
+pub const NAME: &str = "ioat-model";
+
+/// The PCI device id that the model has: Skylake Xeon.
+const DEVICE_ID: u16 = 0x2021;
+/// Where arenas are mapped from. Not their process addresses: a driver that forgot to translate one
+/// would not be found out.
+const FIRST_IOVA: u64 = 1 << 32;
+/// Arenas lie at multiples of this, at least this far apart.
+const IOVA_GAP: u64 = 2 << 20;
+/// Delays from here on are slept through; shorter ones would take far longer that way.
+const SLEEP: Duration = Duration::from_micros(100);
+
+/// Why the engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No thread or no eventfd for the device.
+    #[error("the device model could not be started ({0}): raise the limits on threads and files")]
+    Start(#[from] io::Error),
+    /// The driver refused it.
+    #[error("the driver refused the device model: {0}")]
+    Probe(#[from] ProbeError),
+}
+
+/// Starts a device model and the driver on it.
+///
+/// The device's thread ends when the returned device and all its channels have been dropped.
+///
+/// # Errors
+///
+/// See [`OpenError`].
+pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, OpenError> {
+    let device = Device::start(config)?;
+    let bar = device.bar();
+    let platform = Arc::new(ModelPlatform {
+        device,
+        bar: bar.clone(),
+        arenas: Mutex::default(),
+        next_iova: AtomicU64::new(FIRST_IOVA),
+    });
+    let resources = Resources {
+        engine: NAME.to_owned(),
+        kind: Kind::Model,
+        device_id: DEVICE_ID,
+        bar: Arc::new(ModelBar(bar)),
+        platform,
+    };
+    Ok(Arc::new(IoatDevice::probe(resources, options)?))
+}
+
+struct ModelBar(Bar);
+
+impl ioatdma::Bar for ModelBar {
+    fn read8(&self, offset: u64) -> u8 {
+        self.0.read(offset, Width::W8) as u8
+    }
+
+    fn read16(&self, offset: u64) -> u16 {
+        self.0.read(offset, Width::W16) as u16
+    }
+
+    fn read32(&self, offset: u64) -> u32 {
+        self.0.read(offset, Width::W32) as u32
+    }
+
+    fn read64(&self, offset: u64) -> u64 {
+        self.0.read(offset, Width::W64)
+    }
+
+    fn write8(&self, offset: u64, value: u8) {
+        self.0.write(offset, Width::W8, value.into());
+    }
+
+    fn write16(&self, offset: u64, value: u16) {
+        self.0.write(offset, Width::W16, value.into());
+    }
+
+    fn write32(&self, offset: u64, value: u32) {
+        self.0.write(offset, Width::W32, value.into());
+    }
+
+    fn write64(&self, offset: u64, value: u64) {
+        self.0.write(offset, Width::W64, value);
+    }
+
+    fn delay(&self, duration: Duration) {
+        if duration >= SLEEP {
+            thread::sleep(duration);
+            return;
+        }
+        let start = Instant::now();
+        while start.elapsed() < duration {
+            // The device's thread may need this processor.
+            thread::yield_now();
+        }
+    }
+}
+
+struct ModelPlatform {
+    // Before the arenas: dropped first, so the device is gone when their memory goes.
+    device: Device,
+    bar: Bar,
+    /// What the device can reach.
+    arenas: Mutex<Vec<Arena>>,
+    next_iova: AtomicU64,
+}
+
+// SAFETY: `map` maps exactly the arena, at IOVAs that nothing else has, and keeps a handle that is
+// dropped after the device.
+unsafe impl Platform for ModelPlatform {
+    fn map(&self, arena: &Arena) -> Result<u64, MapError> {
+        let size = (arena.len() as u64).next_multiple_of(IOVA_GAP) + IOVA_GAP;
+        // Relaxed: only the numbers must differ.
+        let iova = self.next_iova.fetch_add(size, Ordering::Relaxed);
+        let mut arenas = self.arenas.lock().unwrap_or_else(PoisonError::into_inner);
+        arenas.push(arena.clone());
+        // SAFETY: the handle just stored keeps the memory until the device has been dropped. The
+        // driver's descriptors name only memory of operations in flight, and `Coherent` memory.
+        let mapped = unsafe { self.bar.map(iova, arena.base().cast_mut(), arena.len()) };
+        if mapped.is_err() {
+            arenas.pop();
+            return Err(MapError::IovaTaken { iova });
+        }
+        Ok(iova)
+    }
+
+    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
+        self.bar.interrupt(channel)
+    }
+
+    // The model has no PCI configuration space.
+
+    fn config_read32(&self, _offset: u16) -> u32 {
+        0
+    }
+
+    fn config_write32(&self, _offset: u16, _value: u32) {}
+
+    fn cpu_time(&self) -> Option<Duration> {
+        self.device.cpu_time().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dmaengine::{DmaBuf, Queue, Status};
+
+    use super::*;
+
+    #[test]
+    fn copies_and_outlives_its_handle() {
+        let device = open(Config::default(), Options::default()).expect("a thread");
+        let arena = Arena::new(1 << 20).expect("memory");
+        device.map(&arena).expect("room");
+        device.map(&arena).expect("again is fine");
+        assert_eq!(device.channels()[0].engine, NAME);
+        assert!(device.cpu_time().is_some());
+        let mut queue: Queue<DmaBuf, DmaBuf, ()> =
+            Queue::new(device.request_channel(0).expect("free"));
+        drop(device);
+        let mut source = arena.alloc(100_000).expect("room");
+        source.fill(7);
+        let target = arena.alloc(100_000).expect("room");
+        queue.copy(source, target, ()).expect("room");
+        let mut copied = None;
+        queue.wait(Duration::from_secs(20), |done| copied = Some(done)).expect("in time");
+        let copied = copied.expect("one");
+        assert_eq!(copied.status, Status::Success);
+        assert!(copied.target.iter().all(|byte| *byte == 7));
+    }
+}
