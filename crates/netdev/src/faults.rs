@@ -49,7 +49,7 @@ pub struct FaultStatistics {
     pub corrupted: u64,
     /// Held back.
     pub reordered: u64,
-    /// Transmitted late, and refused by the link then.
+    /// Transmitted late or a second time, and refused by the link.
     pub refused: u64,
 }
 
@@ -194,10 +194,11 @@ impl<L: Link> Link for Faults<L> {
                     None => return,
                 }
             }
+            let due = now.saturating_add(fate.delay);
             if fate.twice {
-                receive.hold(now + fate.delay, (frame.clone(), info));
+                receive.hold(due, (frame.clone(), info));
             }
-            receive.hold(now + fate.delay, (frame, info));
+            receive.hold(due, (frame, info));
         });
         while received < max
             && let Some((frame, info)) = receive.due(now)
@@ -213,8 +214,11 @@ impl<L: Link> Link for Faults<L> {
 
     fn transmit(&mut self, now: Duration, frame: &[u8], info: TxInfo) -> Result<(), TransmitError> {
         self.transmit_due(now);
-        info.check(frame, self.link.info())?;
         let Self { link, transmit, scratch, spare, .. } = self;
+        if info.check(frame, link.info()).is_err() {
+            // The link refuses it now, and counts that; held back it would be too late.
+            return link.transmit(now, frame, info);
+        }
         let Some(fate) = transmit.judge(frame) else { return Ok(()) };
         let frame = match fate.flip {
             None => frame,
@@ -223,15 +227,19 @@ impl<L: Link> Link for Faults<L> {
                 scratch
             }
         };
-        for _ in 0..1 + u8::from(fate.twice) {
-            if fate.delay.is_zero() {
-                link.transmit(now, frame, info)?;
-            } else {
-                let mut copy = spare.pop().unwrap_or_default();
-                copy.clear();
-                copy.extend_from_slice(frame);
-                transmit.hold(now + fate.delay, (copy, info));
+        if fate.delay.is_zero() {
+            link.transmit(now, frame, info)?;
+            if fate.twice && link.transmit(now, frame, info).is_err() {
+                // The frame itself went out: that is what the caller asked for.
+                transmit.statistics.refused += 1;
             }
+            return Ok(());
+        }
+        for _ in 0..1 + u8::from(fate.twice) {
+            let mut copy = spare.pop().unwrap_or_default();
+            copy.clear();
+            copy.extend_from_slice(frame);
+            transmit.hold(now.saturating_add(fate.delay), (copy, info));
         }
         Ok(())
     }
@@ -325,7 +333,7 @@ impl<F> Lane<F> {
         statistics.duplicated += u64::from(twice);
         statistics.reordered += u64::from(reorder);
         let hold = if reorder { profile.hold } else { Duration::ZERO };
-        Some(Fate { flip, twice, delay: profile.delay + hold })
+        Some(Fate { flip, twice, delay: profile.delay.saturating_add(hold) })
     }
 
     fn hold(&mut self, due: Duration, frame: F) {

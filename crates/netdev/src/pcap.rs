@@ -91,7 +91,7 @@ impl<W: Write> Recorder<W> {
         // A frame that no link carries would end the capture: it is cut as `snaplen` says.
         let kept = &frame[..frame.len().min(MAX_SUPER_FRAME_LEN)];
         let packet = PcapPacket {
-            timestamp: self.epoch + now,
+            timestamp: self.epoch.saturating_add(now),
             orig_len: u32::try_from(frame.len()).unwrap_or(u32::MAX),
             data: Cow::Borrowed(kept),
         };

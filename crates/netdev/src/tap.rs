@@ -295,7 +295,7 @@ impl Link for Tap {
         for _ in 0..max {
             let Some(slot) = self.slot.take().or_else(|| self.buffers.take()) else {
                 self.statistics.rx_no_buffer += 1;
-                self.retry_at = Some(now + NO_BUFFER_RETRY);
+                self.retry_at = Some(now.saturating_add(NO_BUFFER_RETRY));
                 break;
             };
             match self.read(slot) {

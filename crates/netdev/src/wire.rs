@@ -194,7 +194,7 @@ impl Direction {
             return Err(TransmitError::Full);
         }
         let frame = self.buffers.copy(frame).ok_or(TransmitError::Full)?;
-        state.frames.push_back(InFlight { arrival: now + self.delay, frame, info });
+        state.frames.push_back(InFlight { arrival: now.saturating_add(self.delay), frame, info });
         self.signal(&mut state, true);
         Ok(())
     }

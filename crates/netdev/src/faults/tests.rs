@@ -195,3 +195,26 @@ fn a_batch_is_no_larger_than_asked_for() {
     assert!(batches.iter().all(|&count| count <= 8), "{batches:?}");
     assert_eq!(batches.iter().sum::<usize>(), 20);
 }
+
+#[test]
+fn a_duplicate_that_finds_no_room_is_no_error() {
+    let arena = arena();
+    let buffers = BufferCounts { small: 8, large: 1 };
+    let config = WireConfig { queue: 1, offload: false, buffers, ..WireConfig::default() };
+    let (link, _other) = Wire::pair(&arena, &config).unwrap();
+    let profile = Profile { duplicate: 1.0, ..Profile::default() };
+    let mut link = Faults::new(link, &arena, 0, profile, Profile::default()).unwrap();
+    link.transmit(Duration::ZERO, &frame(0), TxInfo::default()).unwrap();
+    assert_eq!(link.transmit_faults().refused, 1);
+    let refused = link.transmit(Duration::ZERO, &frame(1), TxInfo::default());
+    assert!(matches!(refused, Err(TransmitError::Full)));
+}
+
+#[test]
+fn what_the_link_cannot_carry_is_refused_at_once() {
+    let (mut from, _to) = transmitting(Profile { delay: STEP, ..Profile::default() }, 1);
+    let refused = from.transmit(Duration::ZERO, &[0; 5], TxInfo::default());
+    assert!(matches!(refused, Err(TransmitError::TooShort { len: 5 })));
+    assert_eq!(from.statistics().tx_invalid, 1);
+    assert_eq!(from.poll_timeout(), None);
+}
