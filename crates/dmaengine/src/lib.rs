@@ -47,8 +47,11 @@
 
 mod capability;
 mod channel;
+#[cfg(any(test, feature = "testkit"))]
+pub mod conformance;
 mod cookie;
 mod device;
+pub mod dmatest;
 mod engine;
 mod iova;
 mod memory;

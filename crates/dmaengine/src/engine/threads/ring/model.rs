@@ -69,9 +69,10 @@ impl Model {
         }
     }
 
-    /// Waits for the event. If a wake-up or the event is lost, loom reports a deadlock.
+    /// Waits until all that was issued is done. If a wake-up or the event is lost, loom reports a
+    /// deadlock. (Its `Notify` also wakes without a reason; that may be taken for an event.)
     fn wait(&mut self) {
-        if self.submitter.arm() {
+        while self.submitter.arm() {
             self.event.wait();
         }
     }

@@ -1,0 +1,144 @@
+use std::{fmt, time::Duration};
+
+use super::{MAX_FAILURES, Mismatch, Operation, Test};
+use crate::{Status, SubmitError};
+
+/// Why a test failed. The words are Linux's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The channel did not take the operation.
+    Submit(SubmitError),
+    /// It did not end in time.
+    TimedOut,
+    /// It ended, with this status.
+    Completion(Status),
+    /// It ended with success, and the bytes are wrong.
+    Data(Mismatch),
+}
+
+impl Cause {
+    const fn message(&self) -> &'static str {
+        match self {
+            Self::Submit(_) => "submit error",
+            Self::TimedOut => "test timed out",
+            Self::Completion(_) => "completion error status",
+            Self::Data(_) => "data error",
+        }
+    }
+}
+
+/// A test that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which, from 1 on.
+    pub test: u64,
+    /// Why.
+    pub cause: Cause,
+    /// Where in the source buffer the operation began, in bytes.
+    pub src_off: usize,
+    /// Where in the target buffer the operation began, in bytes.
+    pub dst_off: usize,
+    /// The operation's length in bytes.
+    pub len: usize,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { test, cause, src_off, dst_off, len } = self;
+        write!(
+            f,
+            "#{test}: '{}' with src_off={src_off:#x} dst_off={dst_off:#x} len={len:#x}",
+            cause.message()
+        )?;
+        match cause {
+            Cause::Submit(error) => write!(f, " ({error})"),
+            Cause::TimedOut => Ok(()),
+            Cause::Completion(status) => write!(f, " ({status})"),
+            Cause::Data(mismatch) => write!(f, " ({mismatch})"),
+        }
+    }
+}
+
+/// What a run found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The channel's name.
+    pub channel: String,
+    /// What was tested.
+    pub operation: Operation,
+    /// Tests that were done.
+    pub tests: u64,
+    /// How many of them failed.
+    pub failures: u64,
+    /// Operations per second. The time of filling and checking the buffers is not counted.
+    pub iops: u64,
+    /// Kibibytes per second, of the tests that passed; time as for `iops`.
+    pub kbps: u64,
+    /// The first failures, 32 at most.
+    pub failed: Vec<Failure>,
+    /// The channel could neither finish nor stop; the run ended there.
+    pub stuck: bool,
+}
+
+impl Summary {
+    pub(super) const fn new(channel: String, operation: Operation) -> Self {
+        Self {
+            channel,
+            operation,
+            tests: 0,
+            failures: 0,
+            iops: 0,
+            kbps: 0,
+            failed: Vec::new(),
+            stuck: false,
+        }
+    }
+
+    /// The name that Linux gives to the test's thread.
+    #[must_use]
+    pub fn thread_name(&self) -> String {
+        let operation = match self.operation {
+            Operation::Memcpy => "copy",
+            Operation::Memset => "set",
+        };
+        format!("{}-{operation}0", self.channel)
+    }
+
+    /// The line for one failure, as Linux logs it.
+    #[must_use]
+    pub fn describe(&self, failure: &Failure) -> String {
+        format!("dmatest: {}: result {failure}", self.thread_name())
+    }
+
+    pub(super) fn fail(&mut self, test: Test, cause: Cause) {
+        let Test { number, source_offset: src_off, target_offset: dst_off, len, .. } = test;
+        self.tests += 1;
+        self.failures += 1;
+        if self.failed.len() < MAX_FAILURES {
+            self.failed.push(Failure { test: number, cause, src_off, dst_off, len });
+        }
+    }
+
+    pub(super) fn rate(&mut self, busy: Duration, bytes: u64) {
+        let per_second = |count: u64| {
+            let nanoseconds = busy.as_nanos().max(1);
+            u64::try_from(u128::from(count) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
+        };
+        self.iops = per_second(self.tests);
+        self.kbps = per_second(bytes) / 1024;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "dmatest: {}: summary {} tests, {} failures {} iops {} KB/s",
+            self.thread_name(),
+            self.tests,
+            self.failures,
+            self.iops,
+            self.kbps
+        )
+    }
+}
