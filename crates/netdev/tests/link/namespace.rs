@@ -50,8 +50,8 @@ fn run_again_in_user_namespace(name: &str) {
     ];
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", name, "--nocapture"]).env(CHILD, "1");
-    // SAFETY: between fork and exec the closure makes system calls, and allocates nothing but the
-    // path of a file, which no other thread's lock stands in the way of on glibc.
+    // SAFETY: between fork and exec the closure makes system calls only; std keeps paths as short as
+    // these on the stack, so no lock that another thread held at the fork is waited for.
     unsafe {
         child.pre_exec(move || {
             unshare(UnshareFlags::NEWUSER)?;
