@@ -50,7 +50,7 @@
 //!
 //! # Example
 //!
-//! ```no_run
+//! ```
 //! use netstack::{
 //!     Config, Instant, Ipv4Cidr, LinkCapabilities, MacAddress, PacketBuffer, Stack, TcpConfig,
 //! };
@@ -88,7 +88,6 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![expect(clippy::unimplemented, dead_code, missing_debug_implementations)]
 
 mod buffer;
 mod config;

@@ -4,8 +4,8 @@ use std::{
     time::Duration,
 };
 
-/// A point in time, in nanoseconds since an epoch of the caller's choosing. It must never go
-/// backwards between two calls into one stack; if it does, the time that is missing counts as zero.
+/// A point in time, in nanoseconds since an epoch of the caller's choosing. If it goes
+/// backwards between two calls into one stack, the stack takes the later time for both.
 ///
 /// All arithmetic saturates: 584 years after the epoch time stands still.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

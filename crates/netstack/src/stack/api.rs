@@ -2,9 +2,12 @@
 
 use std::net::SocketAddrV4;
 
+use super::control::{Control, IpControl};
 use crate::{
     ConnectError, ConnectState, ConnectionError, Instant, ListenError, ListenerId, PacketBuffer,
-    ReceiveStatus, Segment, SendError, SocketId, Stack, TcpInfo,
+    Readiness, ReceiveStatus, Segment, SendError, SocketId, Stack, Statistics, TcpInfo,
+    config::is_host,
+    tcp::{EPHEMERAL_PORTS, Endpoints, Owner, Phase, Socket, Tcp},
 };
 
 impl<B: PacketBuffer> Stack<B> {
@@ -21,28 +24,54 @@ impl<B: PacketBuffer> Stack<B> {
         address: SocketAddrV4,
         backlog: usize,
     ) -> Result<ListenerId, ListenError> {
-        let _ = (address, backlog);
-        unimplemented!()
+        let any = address.ip().is_unspecified();
+        if !any && *address.ip() != self.config.address.address {
+            return Err(ListenError::AddressNotAvailable(address));
+        }
+        let listeners = &mut self.tcp.listeners;
+        let port = match address.port() {
+            0 => EPHEMERAL_PORTS
+                .into_iter()
+                .find(|&port| listeners.by_port(port).is_none())
+                .ok_or(ListenError::PortsExhausted)?,
+            port if listeners.by_port(port).is_some() => {
+                return Err(ListenError::AddressInUse(port));
+            }
+            port => port,
+        };
+        let address = SocketAddrV4::new(*address.ip(), port);
+        Ok(ListenerId(listeners.insert(address, backlog)))
     }
 
     /// The address that a listener listens on; `None` if it is closed.
     #[must_use]
     pub fn listener_address(&self, id: ListenerId) -> Option<SocketAddrV4> {
-        let _ = id;
-        unimplemented!()
+        self.tcp.listeners.get(id.0).map(|listener| listener.address)
     }
 
     /// The oldest connection that waits, with its peer; `None` if none does, or the listener is
     /// closed.
     pub fn accept(&mut self, id: ListenerId) -> Option<(SocketId, SocketAddrV4)> {
-        let _ = id;
-        unimplemented!()
+        let key = self.tcp.listeners.get_mut(id.0)?.accept()?;
+        let socket = self.tcp.sockets.get_mut(key)?;
+        let peer = socket.remote();
+        socket.owner = Owner::Program;
+        // The program knows that it is connected. What else has happened is news.
+        socket.changes -= Readiness::CONNECTED | Readiness::WRITABLE;
+        self.tcp.sockets.settle(key);
+        Some((SocketId(key), peer))
     }
 
     /// Stops listening. Connections that nobody accepted are reset.
     pub fn close_listener(&mut self, now: Instant, id: ListenerId) {
-        let _ = (now, id);
-        unimplemented!()
+        let now = self.advance(now);
+        let Self { tcp, statistics, controls, .. } = self;
+        let Statistics { tcp: counters, replies_suppressed, .. } = statistics;
+        tcp.close_listener(now, id.0, counters, |reset| {
+            if !controls.push(Control::Ip(IpControl::Tcp(reset))) {
+                *replies_suppressed += 1;
+            }
+        });
     }
 
     /// Opens a connection from an ephemeral port. An event with
@@ -56,15 +85,35 @@ impl<B: PacketBuffer> Stack<B> {
         now: Instant,
         remote: SocketAddrV4,
     ) -> Result<SocketId, ConnectError> {
-        let _ = (now, remote);
-        unimplemented!()
+        let now = self.advance(now);
+        let address = self.config.address;
+        let peer = *remote.ip();
+        let reachable = is_host(peer) && Some(peer) != address.broadcast();
+        if !reachable || peer == address.address || remote.port() == 0 {
+            return Err(ConnectError::AddressNotAvailable(remote));
+        }
+        if self.next_hop(peer).is_none() {
+            return Err(ConnectError::NetworkUnreachable(remote));
+        }
+        let Tcp { secret, sockets, listeners, .. } = &mut self.tcp;
+        let local_port = secret
+            .ephemeral_port(remote, |local_port| {
+                listeners.by_port(local_port).is_none()
+                    && sockets.find(&Endpoints { remote, local_port }).is_none()
+            })
+            .ok_or(ConnectError::PortsExhausted(remote))?;
+        let endpoints = Endpoints { remote, local_port };
+        Ok(SocketId(self.tcp.connect(now, endpoints, &mut self.statistics.tcp)))
     }
 
     /// How far [`connect`](Self::connect) has come.
     #[must_use]
     pub fn connect_state(&self, id: SocketId) -> ConnectState {
-        let _ = id;
-        unimplemented!()
+        match self.tcp.sockets.open(id) {
+            None => ConnectState::Failed(ConnectionError::NotOpen),
+            Some(socket) if socket.connected => ConnectState::Connected,
+            Some(socket) => socket.error.map_or(ConnectState::InProgress, ConnectState::Failed),
+        }
     }
 
     /// Copies as much of `data` into the send buffer as there is room for; returns how many bytes.
@@ -74,22 +123,41 @@ impl<B: PacketBuffer> Stack<B> {
     ///
     /// See [`SendError`]; nothing was taken.
     pub fn send(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<usize, SendError> {
-        let _ = (now, id, data);
-        unimplemented!()
+        self.advance(now);
+        let socket = self.tcp.sockets.open_mut(id).ok_or(ConnectionError::NotOpen)?;
+        if let Some(error) = socket.error {
+            return Err(error.into());
+        }
+        if socket.shut_down {
+            return Err(SendError::ShutDown);
+        }
+        let connection = match &mut socket.phase {
+            Phase::SynSent(_) | Phase::SynReceived(_) => {
+                socket.wants_space = true;
+                return Err(SendError::WouldBlock);
+            }
+            Phase::Synchronized(connection) => connection,
+            Phase::TimeWait(_) | Phase::Closed => return Err(SendError::ShutDown),
+        };
+        let taken = connection.sender_mut().push(data);
+        socket.wants_space = taken < data.len();
+        if taken == 0 && !data.is_empty() {
+            return Err(SendError::WouldBlock);
+        }
+        self.tcp.sockets.settle(id.0);
+        Ok(taken)
     }
 
     /// How many bytes [`send`](Self::send) would take now; 0 if it would fail.
     #[must_use]
     pub fn send_space(&self, id: SocketId) -> usize {
-        let _ = id;
-        unimplemented!()
+        self.tcp.sockets.open(id).map_or(0, Socket::send_space)
     }
 
     /// Bytes in order that [`take`](Self::take) has not handed out yet.
     #[must_use]
     pub fn receive_available(&self, id: SocketId) -> usize {
-        let _ = id;
-        unimplemented!()
+        self.tcp.sockets.open(id).map_or(0, |socket| socket.queue.available())
     }
 
     /// Takes the next piece of the stream, of at most `max` bytes; `None` if there is nothing, or
@@ -98,22 +166,33 @@ impl<B: PacketBuffer> Stack<B> {
     /// The memory stays charged until [`release`](Self::release) gets [`Segment::charge`]. If `max`
     /// cuts a segment, the buffer is cloned and the charge comes with its last piece.
     pub fn take(&mut self, id: SocketId, max: usize) -> Option<Segment<B>> {
-        let _ = (id, max);
-        unimplemented!()
+        self.tcp.sockets.open_mut(id)?.queue.take(max)
     }
 
     /// Gives back what [`take`](Self::take) charged, which opens the window, and announces it when
     /// that is worth a packet. Charges can be added up. Does nothing if the socket is gone.
     pub fn release(&mut self, now: Instant, id: SocketId, charge: usize) {
-        let _ = (now, id, charge);
-        unimplemented!()
+        self.advance(now);
+        let Some(socket) = self.tcp.sockets.open_mut(id) else { return };
+        socket.queue.release(charge);
+        if let Phase::Synchronized(connection) = &mut socket.phase
+            && connection.on_release(&socket.queue)
+        {
+            self.tcp.sockets.settle(id.0);
+        }
     }
 
     /// What follows the bytes that can be taken.
     #[must_use]
     pub fn receive_status(&self, id: SocketId) -> ReceiveStatus {
-        let _ = id;
-        unimplemented!()
+        let Some(socket) = self.tcp.sockets.open(id) else {
+            return ReceiveStatus::Failed(ConnectionError::NotOpen);
+        };
+        match socket.error {
+            _ if socket.peer_closed => ReceiveStatus::EndOfStream,
+            Some(error) => ReceiveStatus::Failed(error),
+            None => ReceiveStatus::Open,
+        }
     }
 
     /// Closes the sending side: the peer gets everything that was sent, then the end of the stream.
@@ -123,8 +202,19 @@ impl<B: PacketBuffer> Stack<B> {
     ///
     /// [`ConnectionError`] if there is no connection.
     pub fn shutdown(&mut self, now: Instant, id: SocketId) -> Result<(), ConnectionError> {
-        let _ = (now, id);
-        unimplemented!()
+        self.advance(now);
+        let socket = self.tcp.sockets.open_mut(id).ok_or(ConnectionError::NotOpen)?;
+        if let Some(error) = socket.error {
+            return Err(error);
+        }
+        if !socket.shut_down {
+            socket.shut_down = true;
+            if let Phase::Synchronized(connection) = &mut socket.phase {
+                connection.close();
+            }
+            self.tcp.sockets.settle(id.0);
+        }
+        Ok(())
     }
 
     /// Closes the socket, whose id names nothing from here on. What was sent is still delivered,
@@ -132,50 +222,60 @@ impl<B: PacketBuffer> Stack<B> {
     /// the connection is reset, since the peer would otherwise think them read (RFC 2525 section
     /// 2.17). Does nothing if the socket is gone.
     pub fn close(&mut self, now: Instant, id: SocketId) {
-        let _ = (now, id);
-        unimplemented!()
+        self.end(now, id, false);
     }
 
     /// Closes the socket, throws away what was not delivered yet, and resets the connection. Does
     /// nothing if the socket is gone.
     pub fn abort(&mut self, now: Instant, id: SocketId) {
-        let _ = (now, id);
-        unimplemented!()
+        self.end(now, id, true);
     }
 
     /// Whether small segments are sent at once although earlier ones are not acknowledged
     /// (`TCP_NODELAY`); off at first, so Nagle's algorithm holds them back. Does nothing if the
     /// socket is gone.
     pub fn set_nodelay(&mut self, now: Instant, id: SocketId, nodelay: bool) {
-        let _ = (now, id, nodelay);
-        unimplemented!()
+        self.advance(now);
+        let Some(socket) = self.tcp.sockets.open_mut(id) else { return };
+        socket.nodelay = nodelay;
+        if let Phase::Synchronized(connection) = &mut socket.phase {
+            connection.sender_mut().set_nodelay(nodelay);
+            self.tcp.sockets.settle(id.0);
+        }
     }
 
     /// Whether [`set_nodelay`](Self::set_nodelay) is on.
     #[must_use]
     pub fn nodelay(&self, id: SocketId) -> bool {
-        let _ = id;
-        unimplemented!()
+        self.tcp.sockets.open(id).is_some_and(|socket| socket.nodelay)
     }
 
     /// This end's address; `None` if the socket is gone.
     #[must_use]
     pub fn local_address(&self, id: SocketId) -> Option<SocketAddrV4> {
-        let _ = id;
-        unimplemented!()
+        let socket = self.tcp.sockets.open(id)?;
+        Some(SocketAddrV4::new(self.config.address.address, socket.endpoints.local_port))
     }
 
     /// The peer's address; `None` if the socket is gone.
     #[must_use]
     pub fn peer_address(&self, id: SocketId) -> Option<SocketAddrV4> {
-        let _ = id;
-        unimplemented!()
+        self.tcp.sockets.open(id).map(Socket::remote)
     }
 
     /// A snapshot of the connection; `None` if the socket is gone.
     #[must_use]
     pub fn tcp_info(&self, id: SocketId) -> Option<TcpInfo> {
-        let _ = id;
-        unimplemented!()
+        self.tcp.sockets.open(id).map(Socket::info)
+    }
+
+    fn end(&mut self, now: Instant, id: SocketId, abort: bool) {
+        let now = self.advance(now);
+        if self.tcp.sockets.open(id).is_none() {
+            return;
+        }
+        if let Some(reset) = self.tcp.close(now, id.0, abort, &mut self.statistics.tcp) {
+            self.answer(Control::Ip(IpControl::Tcp(reset)));
+        }
     }
 }

@@ -66,3 +66,27 @@ pub struct TcpInfo {
     /// Our window scale; 0 if either end does not scale.
     pub rcv_wscale: u8,
 }
+
+impl TcpInfo {
+    /// Of a socket without a connection.
+    pub(crate) const CLOSED: Self = Self {
+        state: TcpState::Closed,
+        snd_mss: 0,
+        rcv_mss: 0,
+        snd_cwnd: 0,
+        snd_ssthresh: 0,
+        snd_wnd: 0,
+        rcv_wnd: 0,
+        srtt: Duration::ZERO,
+        rttvar: Duration::ZERO,
+        rto: Duration::ZERO,
+        bytes_in_flight: 0,
+        send_queue: 0,
+        receive_queue: 0,
+        receive_charged: 0,
+        retransmits: 0,
+        timestamps: false,
+        snd_wscale: 0,
+        rcv_wscale: 0,
+    };
+}

@@ -1,0 +1,83 @@
+//! TIME-WAIT (RFC 9293 section 3.10.7.4, RFC 1337, RFC 6191).
+
+use std::time::Duration;
+
+use super::{
+    endpoints::Endpoints,
+    rate_limit::ChallengeLimit,
+    segment::{Incoming, Reply},
+    seq::SeqNumber,
+    timestamps::Timestamping,
+};
+use crate::{DropReason, Instant, wire::tcp::Flags};
+
+/// Both ends have closed. Late segments of the connection must not be taken for those of a new one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeWait {
+    /// SND.NXT.
+    pub(crate) send_next: SeqNumber,
+    /// RCV.NXT.
+    pub(crate) receive_next: SeqNumber,
+    pub(crate) timestamps: Option<Timestamping>,
+    /// The wait, and when it ends.
+    pub(crate) wait: Duration,
+    pub(crate) deadline: Instant,
+    pub(crate) limit: ChallengeLimit,
+}
+
+/// What a segment leads to.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// A SYN that cannot be an old one: a new connection may take its place.
+    Reopen,
+    Drop(DropReason),
+    /// As [`Drop`](Self::Drop), with an acknowledgment.
+    Acknowledge(DropReason, Reply),
+}
+
+impl TimeWait {
+    pub(crate) fn on_segment<B>(
+        &mut self,
+        now: Instant,
+        endpoints: Endpoints,
+        segment: &Incoming<B>,
+    ) -> Outcome {
+        let header = &segment.header;
+        if segment.has(Flags::RST) {
+            // RFC 1337 section 3, fix F1: a reset does not end the wait.
+            return Outcome::Drop(DropReason::TcpBadReset);
+        }
+        if segment.has(Flags::SYN) && !segment.has(Flags::ACK) {
+            // RFC 6191 section 2: a higher timestamp or, without timestamps, a higher sequence
+            // number than the old connection's.
+            let newer = match (&self.timestamps, header.options.timestamps) {
+                (Some(ours), Some(theirs)) => {
+                    (theirs.value.wrapping_sub(ours.recent) as i32) > 0
+                        || (theirs.value == ours.recent && header.seq.is_after(self.receive_next))
+                }
+                _ => header.seq.is_after(self.receive_next),
+            };
+            if newer {
+                return Outcome::Reopen;
+            }
+        }
+        if segment.has(Flags::FIN) && header.seq + segment.len() == self.receive_next {
+            // "The only thing that can arrive in this state is a retransmission of the remote FIN.
+            // Acknowledge it, and restart the 2 MSL timeout."
+            self.deadline = now + self.wait;
+        } else if segment.payload.is_empty() && !self.limit.permits(now) {
+            return Outcome::Drop(DropReason::TcpOutsideWindow);
+        }
+        Outcome::Acknowledge(
+            DropReason::TcpOutsideWindow,
+            Reply {
+                endpoints,
+                seq: self.send_next,
+                ack: Some(self.receive_next),
+                rst: false,
+                window: 0,
+                timestamps: self.timestamps.map(|timestamps| timestamps.option(now)),
+            },
+        )
+    }
+}

@@ -1,0 +1,4 @@
+//! Two stacks on a wire, through the public interface, in virtual time.
+
+mod pair;
+mod streams;
