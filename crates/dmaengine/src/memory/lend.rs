@@ -113,10 +113,11 @@ impl fmt::Debug for Target {
 /// assert_eq!(&buffer, b"abc\0\0\0\0\0");
 /// ```
 pub fn lend<R>(buffer: &mut [u8], body: impl FnOnce(Target) -> R) -> R {
-    /// Waits in `drop`, so that unwinding joins as well.
-    struct Join(AtomicUsize);
+    /// Waits in `drop`, so that unwinding joins as well. It borrows the counter, because `drop`'s
+    /// `&mut self` would claim a counter of its own while pieces on other threads still count.
+    struct Join<'a>(&'a AtomicUsize);
 
-    impl Drop for Join {
+    impl Drop for Join<'_> {
         fn drop(&mut self) {
             // Acquire: pairs with the release of each piece's drop.
             if self.0.load(Ordering::Acquire) == 0 {
@@ -136,12 +137,13 @@ pub fn lend<R>(buffer: &mut [u8], body: impl FnOnce(Target) -> R) -> R {
         }
     }
 
-    let join = Join(AtomicUsize::new(1));
+    let pieces = AtomicUsize::new(1);
+    let _join = Join(&pieces);
     let len = buffer.len();
     body(Target {
         pointer: NonNull::from(&mut *buffer).cast(),
         len,
-        pieces: NonNull::from(&join.0),
+        pieces: NonNull::from(&pieces),
         _bytes: PhantomData,
     })
 }
