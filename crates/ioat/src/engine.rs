@@ -1,3 +1,141 @@
-//! Opening engines.
+//! Engines by name: what `--engine` takes, and what it opens.
 
 pub mod model;
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use dmaengine::{CpuDevice, DmaDevice, ThreadsDevice};
+use ioat_model::in_process;
+
+/// An engine as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EngineName {
+    /// The calling thread copies.
+    Cpu,
+    /// Copy threads, this many.
+    Threads(usize),
+    /// The I/OAT driver on the device model in this process, with the model's version.
+    Model(String),
+    /// The I/OAT driver on hardware, by PCI address.
+    Hardware(String),
+    /// The best there is: hardware, else `cpu`.
+    Auto,
+}
+
+/// Versions that the device model has.
+const MODEL_VERSIONS: [&str; 1] = ["3.2"];
+
+/// The most copy threads.
+const MAX_THREADS: usize = 64;
+
+/// A name that is no engine's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseEngineError {
+    /// No engine begins like this.
+    #[error(
+        "unknown engine `{0}`: use cpu, threads[:N], ioat-model[:VERSION], ioat:PCI-ADDRESS or auto"
+    )]
+    Unknown(String),
+    /// The number of threads is none, or too great.
+    #[error("`{0}` is no number of copy threads: use 1 to {MAX_THREADS}")]
+    Threads(String),
+    /// The model does not have that version.
+    #[error("the device model has no version `{0}`: use 3.2")]
+    Version(String),
+}
+
+impl FromStr for EngineName {
+    type Err = ParseEngineError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, argument) =
+            text.split_once(':').map_or((text, None), |(name, argument)| (name, Some(argument)));
+        match (name, argument) {
+            ("cpu", None) => Ok(Self::Cpu),
+            ("auto", None) => Ok(Self::Auto),
+            ("threads", None) => Ok(Self::Threads(1)),
+            ("threads", Some(count)) => match count.parse() {
+                Ok(count) if (1..=MAX_THREADS).contains(&count) => Ok(Self::Threads(count)),
+                _ => Err(ParseEngineError::Threads(count.into())),
+            },
+            ("ioat-model", None) => Ok(Self::Model(MODEL_VERSIONS[0].into())),
+            ("ioat-model", Some(version)) if MODEL_VERSIONS.contains(&version) => {
+                Ok(Self::Model(version.into()))
+            }
+            ("ioat-model", Some(version)) => Err(ParseEngineError::Version(version.into())),
+            ("ioat", Some(address)) if !address.is_empty() => Ok(Self::Hardware(address.into())),
+            _ => Err(ParseEngineError::Unknown(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Threads(1) => f.write_str("threads"),
+            Self::Threads(count) => write!(f, "threads:{count}"),
+            Self::Model(version) => write!(f, "ioat-model:{version}"),
+            Self::Hardware(address) => write!(f, "ioat:{address}"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// Why an engine could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no way yet to reach hardware.
+    #[error(
+        "cannot open I/OAT hardware at {0}: this version has no VFIO transport yet; \
+         use --engine ioat-model for the same driver on the device model"
+    )]
+    NoHardware(String),
+    /// The model did not start, or the driver did not accept it.
+    #[error("cannot open the device model: {0}")]
+    Model(#[from] model::OpenError),
+}
+
+impl EngineName {
+    /// Opens the engine's device.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn open(&self) -> Result<Arc<dyn DmaDevice>, OpenError> {
+        match self {
+            Self::Cpu | Self::Auto => Ok(Arc::new(CpuDevice::new(1))),
+            Self::Threads(count) => Ok(Arc::new(ThreadsDevice::new(*count))),
+            Self::Model(_) => {
+                Ok(model::open(in_process::Config::default(), ioatdma::Options::default())?)
+            }
+            Self::Hardware(address) => Err(OpenError::NoHardware(address.clone())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for name in ["cpu", "threads", "threads:4", "ioat-model:3.2", "ioat:0000:00:04.0", "auto"] {
+            assert_eq!(name.parse::<EngineName>().unwrap().to_string(), name);
+        }
+        assert_eq!("ioat-model".parse(), Ok(EngineName::Model("3.2".into())));
+        for name in [
+            "",
+            "gpu",
+            "cpu:1",
+            "threads:0",
+            "threads:x",
+            "threads:65",
+            "ioat",
+            "ioat:",
+            "ioat-model:9.9",
+        ] {
+            assert!(name.parse::<EngineName>().is_err(), "{name:?}");
+        }
+    }
+}

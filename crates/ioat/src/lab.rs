@@ -17,10 +17,14 @@ mod cpu;
 mod namespace;
 mod pattern;
 mod sender;
+mod tap_receiver;
+mod transfer;
 mod veth;
 
 pub use cpu::{pin_to_cpu, thread_cpu_time};
 pub use namespace::{Namespace, NamespaceError, PeerNamespace};
 pub use pattern::Pattern;
 pub use sender::{Sender, SenderConfig, SenderError, Sent};
-pub use veth::{Measured, VethBaseline, VethError};
+pub use tap_receiver::TapReceiver;
+pub use transfer::{Copied, Receiver, Transfer, TransferError};
+pub use veth::{VethBaseline, VethError};

@@ -1,5 +1,8 @@
 //! I/OAT for user space: the facade that applications depend on.
 
 pub mod engine;
+pub mod host;
+pub mod host_side;
 pub mod lab;
+pub mod measure;
 pub mod netlink;

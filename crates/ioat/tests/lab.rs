@@ -7,7 +7,10 @@ use std::{
 };
 
 use ioat::{
-    lab::{Namespace, Pattern, PeerNamespace, Sender, SenderConfig, SenderError, VethBaseline},
+    lab::{
+        Namespace, Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Transfer,
+        VethBaseline,
+    },
     netlink::{LinkState, Netlink, NetlinkError},
 };
 
@@ -145,13 +148,15 @@ fn a_sender_that_nobody_hears_says_so() {
 fn the_baseline_moves_every_byte() {
     const BYTES: u64 = 20_000_001;
     let baseline = VethBaseline::new().unwrap();
-    let mut seen = 0;
-    baseline.verify(BYTES, 100_000, |received| seen = received).unwrap();
-    assert_eq!(seen, BYTES);
-    let measured = baseline.measure(BYTES, 256 << 10, |received| seen = received).unwrap();
-    assert_eq!((measured.bytes, seen), (BYTES, BYTES));
-    assert!(!measured.elapsed.is_zero());
-    assert!(!measured.receiver_cpu_time.is_zero() && !measured.sender_cpu_time.is_zero());
+    let mut buffer = vec![0; 100_000];
+    for checked in [true, false] {
+        let transfer = Transfer { bytes: BYTES, checked, sender_cpu: None };
+        let mut seen = 0;
+        let (measured, sent) =
+            transfer.run(&baseline, &mut buffer, |len| seen += len as u64).unwrap();
+        assert_eq!((measured.bytes, sent.bytes, seen), (BYTES, BYTES, BYTES));
+        assert!(!measured.wall.is_zero() && !measured.cpu.is_zero() && !sent.cpu_time.is_zero());
+    }
 }
 
 fn the_baseline_leaves_nothing() {

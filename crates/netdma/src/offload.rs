@@ -221,6 +221,7 @@ impl Offload {
         };
         if engine.poll(&mut settle) > 0 {
             *progress_at = now;
+            *failed_resets = 0;
         } else if now - *progress_at >= STALL_TIMEOUT {
             // If it cannot be proven idle, the copies stay in flight and the next call after
             // another timeout tries again; the receive calls that wait for them cannot return.

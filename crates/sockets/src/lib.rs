@@ -1,1 +1,31 @@
-//! Not written yet.
+//! Sockets over a TCP/IP stack in this process, whose receive buffers are filled by a DMA engine.
+//!
+//! # Model
+//!
+//! A [`Stack`] is a *shard*: one link, one protocol stack, at most one engine channel, one lock.
+//! [`TcpListener`] and [`TcpStream`] are the calls of [`std::net`], over it.
+//!
+//! Nothing happens behind a program that is in a call: **the thread inside the call drives the
+//! stack itself**. It reads packets from the link, processes them, issues copies into its own
+//! buffer (and other threads' posted buffers), acknowledges, and blocks in one `poll(2)` on the link
+//! and the engine when there is nothing to do. So no wake-up lies on the path of the data. One
+//! thread drives at a time; others that wait are woken when something happened to their socket, and
+//! one of them takes over when the driver leaves its call. A background thread serves packets and
+//! timers only while no program thread does.
+//!
+//! A receive call lends its buffer ([`dmaengine::lend`]) and never returns while a copy into it is
+//! in flight: not on success, not on a timeout, not on an error. If an engine cannot be stopped the
+//! process aborts; the alternative is memory that changes after the call returned.
+
+mod background;
+mod config;
+mod core;
+mod driver;
+mod listener;
+mod stack;
+mod stream;
+
+pub use config::{Config, StartError};
+pub use listener::{Incoming, TcpListener};
+pub use stack::{Stack, Statistics};
+pub use stream::TcpStream;

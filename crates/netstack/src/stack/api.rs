@@ -269,6 +269,13 @@ impl<B: PacketBuffer> Stack<B> {
         self.tcp.sockets.open(id).map(Socket::info)
     }
 
+    /// Whether a socket, closed or not, has bytes or the end of its stream under way that the peer
+    /// has not acknowledged. A host that goes away before loses them. Looks at every connection.
+    #[must_use]
+    pub fn has_undelivered(&self) -> bool {
+        !self.tcp.sockets.find_all(Socket::has_undelivered).is_empty()
+    }
+
     fn end(&mut self, now: Instant, id: SocketId, abort: bool) {
         let now = self.advance(now);
         if self.tcp.sockets.open(id).is_none() {

@@ -89,6 +89,13 @@ impl<B: PacketBuffer> Socket<B> {
         matches!((&self.phase, self.owner), (Phase::Closed, Owner::Nobody))
     }
 
+    /// Bytes, or the end of the stream, were sent or are to be, and not acknowledged.
+    pub(crate) fn has_undelivered(&self) -> bool {
+        self.connection().is_some_and(|connection| {
+            !connection.sender().buffer().is_empty() || connection.state().awaits_fin_ack()
+        })
+    }
+
     /// Ports as a header has them: ours, theirs.
     fn ports(&self) -> (u16, u16) {
         (self.endpoints.local_port, self.endpoints.remote.port())
@@ -138,7 +145,8 @@ impl<B: PacketBuffer> Socket<B> {
                 let endpoints = self.endpoints;
                 return connection.poll_transmit(now, endpoints, &self.queue, room, statistics);
             }
-            Phase::TimeWait(_) | Phase::Closed => None,
+            Phase::TimeWait(time_wait) => time_wait.poll_transmit(now, ports),
+            Phase::Closed => None,
         };
         header.map(|header| Outgoing { header, offset: 0, len: 0 })
     }

@@ -51,6 +51,11 @@ impl Synchronized {
         }
     }
 
+    /// Whether the program has closed, and the peer has not acknowledged that yet.
+    pub(crate) const fn awaits_fin_ack(self) -> bool {
+        matches!(self, Self::FinWait1 | Self::Closing | Self::LastAck)
+    }
+
     /// Whether the program may still send.
     pub(crate) const fn can_send(self) -> bool {
         matches!(self, Self::Established | Self::CloseWait)

@@ -1,0 +1,39 @@
+//! The commands, one module each.
+
+mod demo;
+mod devices;
+mod dmatest;
+mod progress;
+mod recv;
+
+use crate::failure::Failure;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Demo(demo::Demo),
+    Recv(recv::Recv),
+    Devices(devices::Devices),
+    Dmatest(dmatest::Dmatest),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Demo(command) => command.run(),
+            Self::Recv(command) => command.run(),
+            Self::Devices(command) => command.run(),
+            Self::Dmatest(command) => command.run(),
+        }
+    }
+}
+
+/// Prints one JSON document.
+fn print_json(document: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(document).expect("rows of numbers and words serialise");
+    println!("{text}");
+}
+
+/// This machine, as it is, cannot do it.
+fn machine(error: impl std::fmt::Display) -> Failure {
+    Failure::Machine(error.to_string())
+}

@@ -1,0 +1,324 @@
+use std::{net::Ipv4Addr, thread::available_parallelism, time::Duration};
+
+use clap::Args;
+use dmaengine::{Arena, DmaBuf, Kind};
+use indicatif::ProgressBar;
+use ioat::{
+    engine::EngineName,
+    host::{Host, HostConfig},
+    host_side,
+    lab::{Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, pin_to_cpu},
+    measure::Measured,
+};
+use netdev::TapConfig;
+use netstack::Ipv4Cidr;
+use serde::{Serialize, Serializer};
+use sockets::Config;
+
+use super::{machine, print_json, progress};
+use crate::{failure::Failure, size};
+
+/// Shows the whole system at work on this machine: the Linux kernel's TCP sends, and four receivers
+/// take turns.
+///
+/// It makes namespaces of its own, so it needs no privileges but /dev/net/tun, and leaves nothing
+/// behind.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: ioat demo --bytes 4G --json")]
+pub(crate) struct Demo {
+    /// Bytes that each receiver gets in each round.
+    #[arg(long, value_name = "N", default_value = "1G", value_parser = size::parse_length)]
+    bytes: usize,
+    /// Timed rounds; the median is printed. A first round, in which every byte is checked, is not
+    /// timed.
+    #[arg(long, value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// The length of a read.
+    #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size::parse_length)]
+    read_size: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The result, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Document {
+    /// Bytes of one round.
+    bytes: u64,
+    rounds: u32,
+    read_size: usize,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    kind: &'static str,
+    #[serde(serialize_with = "Spread::serialize_median")]
+    gbps: Spread,
+    #[serde(serialize_with = "Spread::serialize_median")]
+    receiver_cpu_s_per_gb: Spread,
+    #[serde(serialize_with = "Spread::serialize_median")]
+    engine_cpu_s_per_gb: Spread,
+    /// Mean of the timed rounds, as is the next.
+    bytes_by_engine: u64,
+    bytes_by_cpu: u64,
+    verified: bool,
+}
+
+impl Demo {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let _namespace = Namespace::enter().map_err(machine)?;
+        let mut contestants = vec![Contestant::linux(self.read_size)?];
+        for (number, engine) in
+            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())]
+                .into_iter()
+                .enumerate()
+        {
+            contestants.push(Contestant::ours(number as u8, engine, self.read_size)?);
+        }
+        let sender_cpu = self.pin()?;
+        let transfers = u64::from(self.rounds + 1) * contestants.len() as u64;
+        let bar = progress::bytes(transfers * self.bytes as u64);
+        for contestant in &mut contestants {
+            contestant.round(self.transfer(true, sender_cpu), &bar)?;
+        }
+        for _ in 0..self.rounds {
+            for contestant in &mut contestants {
+                contestant.round(self.transfer(false, sender_cpu), &bar)?;
+            }
+        }
+        bar.finish_and_clear();
+        let document = Document {
+            bytes: self.bytes as u64,
+            rounds: self.rounds,
+            read_size: self.read_size,
+            rows: contestants.iter().map(Contestant::row).collect(),
+        };
+        if self.json {
+            print_json(&document);
+        } else {
+            document.print();
+        }
+        Ok(())
+    }
+
+    const fn transfer(&self, checked: bool, sender_cpu: Option<usize>) -> Transfer {
+        Transfer { bytes: self.bytes as u64, checked, sender_cpu }
+    }
+
+    /// Pins this thread, which receives; the sender's CPU is another one. Engines run where the
+    /// system puts them. On a machine with one CPU nobody is pinned.
+    fn pin(&self) -> Result<Option<usize>, Failure> {
+        let cpus = available_parallelism().map_or(1, usize::from);
+        if cpus < 2 {
+            return Ok(None);
+        }
+        pin_to_cpu(1).map_err(machine)?;
+        Ok(Some(0))
+    }
+}
+
+/// One of the receivers that take turns.
+struct Contestant {
+    name: String,
+    kind: Kind,
+    receiver: Box<dyn Receiver>,
+    buffer: DmaBuf,
+    /// Every byte of a round was checked, and right.
+    verified: bool,
+    rounds: Vec<Round>,
+}
+
+/// A timed round.
+struct Round {
+    measured: Measured,
+    copied: Copied,
+}
+
+impl Contestant {
+    fn linux(read_size: usize) -> Result<Self, Failure> {
+        // The same kind of memory as the others get.
+        let arena = Arena::new(buffer_bytes(read_size)).map_err(machine)?;
+        Ok(Self {
+            name: "linux-veth".into(),
+            kind: Kind::Cpu,
+            receiver: Box::new(VethBaseline::new().map_err(machine)?),
+            buffer: arena.alloc(read_size).map_err(machine)?,
+            verified: false,
+            rounds: Vec::new(),
+        })
+    }
+
+    fn ours(number: u8, engine: EngineName, read_size: usize) -> Result<Self, Failure> {
+        let address = Ipv4Cidr { address: Ipv4Addr::new(10, 77, number, 2), prefix_len: 24 };
+        let host = Host::open(&HostConfig {
+            tap: TapConfig::new(format!("ioat{number}")),
+            sockets: Config::new(address),
+            engine,
+            buffer_bytes: buffer_bytes(read_size),
+        })
+        .map_err(machine)?;
+        host_side::configure(host.interface(), address).map_err(machine)?;
+        let info = &host.device().channels()[0];
+        Ok(Self {
+            name: info.engine.clone(),
+            kind: info.kind,
+            buffer: host.buffer(read_size).map_err(machine)?,
+            receiver: Box::new(TapReceiver::listen(host, address.address).map_err(machine)?),
+            verified: false,
+            rounds: Vec::new(),
+        })
+    }
+
+    /// One transfer: the first is checked, the others are timed.
+    fn round(&mut self, transfer: Transfer, bar: &ProgressBar) -> Result<(), Failure> {
+        let what = if transfer.checked { "checking" } else { "timing" };
+        bar.set_message(format!("{what} {}", self.name));
+        let before = self.receiver.copied();
+        let (measured, _sent) = transfer
+            .run(&*self.receiver, &mut self.buffer, |len| bar.inc(len as u64))
+            .map_err(|error| Failure::Failed(format!("{}: {error}", self.name)))?;
+        if transfer.checked {
+            self.verified = true;
+            return Ok(());
+        }
+        // Linux keeps no account: its receiver's CPU copies every byte.
+        let all_by_cpu =
+            Copied { by_engine: 0, by_cpu: measured.bytes, engine_cpu: Duration::ZERO };
+        let after = self.receiver.copied();
+        let copied = after.zip(before).map_or(all_by_cpu, |(after, before)| after - before);
+        self.rounds.push(Round { measured, copied });
+        Ok(())
+    }
+
+    fn row(&self) -> Row {
+        let spread = |value: fn(&Round) -> f64| Spread::of(self.rounds.iter().map(value));
+        let mean = |value: fn(&Round) -> u64| {
+            self.rounds.iter().map(value).sum::<u64>() / self.rounds.len() as u64
+        };
+        Row {
+            name: self.name.clone(),
+            kind: self.kind.as_str(),
+            gbps: spread(|round| round.measured.gbps()),
+            receiver_cpu_s_per_gb: spread(|round| round.measured.cpu_s_per_gb()),
+            engine_cpu_s_per_gb: spread(|round| {
+                round.copied.engine_cpu.as_secs_f64() / (round.measured.bytes as f64 / 1e9)
+            }),
+            bytes_by_engine: mean(|round| round.copied.by_engine),
+            bytes_by_cpu: mean(|round| round.copied.by_cpu),
+            verified: self.verified,
+        }
+    }
+}
+
+/// Room for one buffer, rounded up to whole pages.
+fn buffer_bytes(read_size: usize) -> usize {
+    read_size.next_multiple_of(4096) + 4096
+}
+
+/// A median with what is around it.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    median: f64,
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    /// Of at least one value.
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[middle - 1], values[middle])
+        } else {
+            values[middle]
+        };
+        Self { median, least: values[0], greatest: values[values.len() - 1] }
+    }
+
+    fn serialize_median<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.median)
+    }
+}
+
+impl Document {
+    fn print(&self) {
+        let Self { bytes, rounds, read_size, rows } = self;
+        println!(
+            "Linux's TCP sent {bytes} bytes to each receiver in each of {rounds} rounds, in turns;\n\
+             read in pieces of {read_size} bytes. Medians, with the least and the greatest.\n"
+        );
+        println!(
+            "{:<11} {:<9} {:>22} {:>26} {:>15} {:>10} {:>9}",
+            "receiver",
+            "copies by",
+            "Gbit/s",
+            "receiver's CPU s/GB",
+            "engine's s/GB",
+            "by engine",
+            "verified"
+        );
+        for row in rows {
+            println!(
+                "{:<11} {:<9} {:>22} {:>26} {:>15.3} {:>9.1}% {:>9}",
+                row.name,
+                row.kind,
+                row.gbps.show(1),
+                row.receiver_cpu_s_per_gb.show(3),
+                row.engine_cpu_s_per_gb.median,
+                100.0 * row.bytes_by_engine as f64 / *bytes as f64,
+                if row.verified { "yes" } else { "no" },
+            );
+        }
+        println!();
+        if let [linux, cpu, engines @ ..] = &rows[..] {
+            for row in &rows[1..] {
+                println!(
+                    "{}: {:.1} times Linux's throughput over veth",
+                    row.name,
+                    row.gbps.median / linux.gbps.median
+                );
+            }
+            for row in engines {
+                println!(
+                    "{}: the receiving thread spends {:.2} of the CPU time that it spends when it \
+                     copies itself",
+                    row.name,
+                    row.receiver_cpu_s_per_gb.median / cpu.receiver_cpu_s_per_gb.median
+                );
+            }
+        }
+        println!(
+            "\nlinux-veth is the baseline: kernel to kernel, same sender, same reads. cpu: the \
+             receiving thread\ncopies. threads: a second thread copies (software). ioat-model: the \
+             I/OAT driver drives a model of\nthe device in this process, which is no hardware: its \
+             figures say nothing about a real engine's speed."
+        );
+    }
+}
+
+impl Spread {
+    fn show(&self, digits: usize) -> String {
+        let Self { median, least, greatest } = self;
+        format!("{median:.digits$} ({least:.digits$} .. {greatest:.digits$})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        let of = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(of(&[3.0]).median, 3.0);
+        let spread = of(&[5.0, 1.0, 2.0]);
+        assert_eq!((spread.least, spread.median, spread.greatest), (1.0, 2.0, 5.0));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 9.0]).median, 3.0);
+    }
+}

@@ -1,0 +1,113 @@
+//! One stack on a TAP link with an engine: what the commands open.
+
+use std::sync::Arc;
+
+use dmaengine::{
+    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, LookupError, MapError, Queue, Registry,
+};
+use netdev::{Link, Tap, TapConfig};
+use netdma::Engine;
+use sockets::{Config, Stack, StartError};
+
+use crate::engine::{self, EngineName};
+
+/// How to open a [`Host`].
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// The link.
+    pub tap: TapConfig,
+    /// The stack.
+    pub sockets: Config,
+    /// What copies received data.
+    pub engine: EngineName,
+    /// Memory for [`Host::buffer`], in bytes.
+    pub buffer_bytes: usize,
+}
+
+/// A TCP/IP stack in this process, at the far end of a TAP interface.
+#[derive(Debug)]
+pub struct Host {
+    stack: Stack,
+    arena: Arena,
+    device: Arc<dyn DmaDevice>,
+    interface: String,
+}
+
+/// Why a host could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] engine::OpenError),
+    /// The engine's channel.
+    #[error(transparent)]
+    Channel(#[from] LookupError),
+    /// Memory for packets and buffers.
+    #[error(transparent)]
+    Memory(#[from] ArenaError),
+    /// The engine cannot reach the memory.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The TAP link.
+    #[error(transparent)]
+    Tap(#[from] netdev::OpenError),
+    /// The stack.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl Host {
+    /// Opens engine, memory and link, and starts the stack.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn open(config: &HostConfig) -> Result<Self, OpenError> {
+        let HostConfig { tap, sockets, engine, buffer_bytes } = config;
+        let device = engine.open()?;
+        // One arena for the packets and for the buffers they are copied to: mapped once.
+        let arena = Arena::new(tap.arena_len() + buffer_bytes)?;
+        device.map(&arena)?;
+        let link = Tap::open(&arena, tap)?;
+        let interface = link.info().name.clone();
+        let channel = match engine {
+            // The stack copies by itself: a channel in between would only cost.
+            EngineName::Cpu | EngineName::Auto => None,
+            EngineName::Threads(_) | EngineName::Model(_) | EngineName::Hardware(_) => {
+                let registry = Registry::new();
+                registry.register(device.clone());
+                Some(registry.request("dma0chan0")?)
+            }
+        };
+        let engine: Option<Engine> = channel.map(Queue::new);
+        let stack = Stack::start(Box::new(link), engine, sockets)?;
+        Ok(Self { stack, arena, device, interface })
+    }
+
+    /// The stack, for its sockets.
+    #[must_use]
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// The engine's device.
+    #[must_use]
+    pub fn device(&self) -> &dyn DmaDevice {
+        &*self.device
+    }
+
+    /// The name of the interface at the kernel's end.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// A buffer that the engine can fill.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaFull`] if `buffer_bytes` are used up.
+    pub fn buffer(&self, len: usize) -> Result<DmaBuf, ArenaFull> {
+        self.arena.alloc(len)
+    }
+}

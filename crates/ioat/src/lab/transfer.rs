@@ -1,0 +1,144 @@
+//! One stream from the kernel's TCP to a receiver, measured or checked.
+
+use std::{
+    io::{self, Read},
+    net::SocketAddrV4,
+    ops::Sub,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Sent};
+use crate::measure::{Measured, receive_all};
+
+/// What receives: a TCP/IP stack that listens somewhere.
+pub trait Receiver {
+    /// Where the sender connects to.
+    fn address(&self) -> SocketAddrV4;
+
+    /// Where the sender runs; the process's own namespace if `None`.
+    fn sender_namespace(&self) -> Option<Arc<PeerNamespace>>;
+
+    /// Waits for the sender's connection; not for ever.
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` if nobody came, and what the stack says.
+    fn accept(&self) -> io::Result<Box<dyn Read + '_>>;
+
+    /// Who copied received bytes to their readers so far; `None` if it keeps no account.
+    fn copied(&self) -> Option<Copied>;
+}
+
+/// Who copied received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Bytes copied by the engine.
+    pub by_engine: u64,
+    /// Bytes copied by the CPU of the receiving side.
+    pub by_cpu: u64,
+    /// CPU time that a software engine, or a device model, has used.
+    pub engine_cpu: Duration,
+}
+
+impl Sub for Copied {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            by_engine: self.by_engine - earlier.by_engine,
+            by_cpu: self.by_cpu - earlier.by_cpu,
+            engine_cpu: self.engine_cpu - earlier.engine_cpu,
+        }
+    }
+}
+
+/// What to transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Whether the content differs at every offset and every byte is checked. Otherwise nobody
+    /// looks at it, so that checking is not in what is measured.
+    pub checked: bool,
+    /// The CPU that the sender runs on; any if `None`.
+    pub sender_cpu: Option<usize>,
+}
+
+/// Why a stream did not arrive whole.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// The sender failed.
+    #[error(transparent)]
+    Sender(#[from] SenderError),
+    /// The receiver failed.
+    #[error("receiving failed: {0}")]
+    Receive(#[source] io::Error),
+    /// The stream ended early, or went on.
+    #[error("{received} bytes came, and {sent} were sent")]
+    Length {
+        /// Bytes received.
+        received: u64,
+        /// Bytes sent.
+        sent: u64,
+    },
+    /// A byte is wrong.
+    #[error("the byte at offset {offset} is wrong")]
+    WrongByte {
+        /// Its offset in the stream.
+        offset: u64,
+    },
+}
+
+const PATTERN: Pattern = Pattern::new(0x10a7);
+
+impl Transfer {
+    /// Sends to `receiver`, which receives in the calling thread, in reads of `buffer`'s length.
+    /// `progress` gets the length of each read.
+    ///
+    /// # Errors
+    ///
+    /// See [`TransferError`].
+    pub fn run(
+        self,
+        receiver: &dyn Receiver,
+        buffer: &mut [u8],
+        mut progress: impl FnMut(usize),
+    ) -> Result<(Measured, Sent), TransferError> {
+        let Self { bytes, checked, sender_cpu } = self;
+        let sender = Sender::start(SenderConfig {
+            to: receiver.address(),
+            bytes,
+            pattern: PATTERN,
+            unique: checked,
+            namespace: receiver.sender_namespace(),
+            cpu: sender_cpu,
+        })?;
+        let mut stream = match receiver.accept() {
+            Ok(stream) => stream,
+            // Why nobody came is what the sender knows.
+            Err(error) => {
+                return Err(sender.join().err().map_or(TransferError::Receive(error), Into::into));
+            }
+        };
+        let mut offset = 0;
+        let mut wrong = None;
+        let measured = receive_all(&mut stream, buffer, |piece| {
+            if checked && wrong.is_none() {
+                wrong = PATTERN.first_wrong(offset, piece);
+            }
+            offset += piece.len() as u64;
+            progress(piece.len());
+            Ok(())
+        })
+        .map_err(TransferError::Receive)?;
+        let sent = sender.join()?;
+        if let Some(offset) = wrong {
+            return Err(TransferError::WrongByte { offset });
+        }
+        if measured.bytes != sent.bytes {
+            return Err(TransferError::Length { received: measured.bytes, sent: sent.bytes });
+        }
+        Ok((measured, sent))
+    }
+}

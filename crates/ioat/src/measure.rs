@@ -1,0 +1,63 @@
+//! Measuring a receiver: wall time and the CPU time of its thread.
+
+use std::{
+    io::{self, Read},
+    time::{Duration, Instant},
+};
+
+use crate::lab::thread_cpu_time;
+
+/// What receiving a stream took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Bytes received.
+    pub bytes: u64,
+    /// From before the first read until after the last.
+    pub wall: Duration,
+    /// CPU time of the receiving thread meanwhile, in user space and in the kernel.
+    pub cpu: Duration,
+}
+
+impl Measured {
+    /// Gigabits (10^9) per second.
+    #[must_use]
+    pub fn gbps(&self) -> f64 {
+        self.bytes as f64 * 8.0 / 1e9 / self.wall.as_secs_f64()
+    }
+
+    /// CPU seconds per gigabyte (10^9 bytes).
+    #[must_use]
+    pub fn cpu_s_per_gb(&self) -> f64 {
+        self.cpu.as_secs_f64() / (self.bytes as f64 / 1e9)
+    }
+}
+
+/// Reads `stream` to its end, in reads of `buffer`'s length, giving each piece to `each`.
+///
+/// # Errors
+///
+/// What the stream's `read` or `each` returns; `Interrupted` reads are repeated.
+pub fn receive_all(
+    stream: &mut impl Read,
+    buffer: &mut [u8],
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<Measured> {
+    let mut bytes = 0;
+    let started = (Instant::now(), thread_cpu_time());
+    loop {
+        match stream.read(buffer) {
+            Ok(0) => break,
+            Ok(len) => {
+                bytes += len as u64;
+                each(&buffer[..len])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Measured {
+        bytes,
+        wall: started.0.elapsed(),
+        cpu: thread_cpu_time().saturating_sub(started.1),
+    })
+}

@@ -1,0 +1,315 @@
+//! The state of a shard, and one turn of its work. No waiting happens here.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use netdev::Link;
+use netdma::{Offload, ReceiveId, RxPacket};
+use netstack::{Event, Instant, ListenerId, Readiness, RxMeta, SocketId, TxMeta};
+
+/// The most payload that one turn takes from the link before it acknowledges and looks around: four
+/// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
+const TURN_BYTES: usize = 256 * 1024;
+
+/// Payload between two rounds of early copies in a turn: one super-frame, so that the engine starts
+/// on it while the next is read from the link.
+const SERVE_BYTES: usize = 64 * 1024;
+
+/// The most frames taken from the link at once.
+const MAX_FRAMES: usize = 32;
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    Socket(SocketId),
+    Listener(ListenerId),
+}
+
+/// A thread that waits while another one drives.
+#[derive(Debug, Default)]
+pub(crate) struct Waiter {
+    pub(crate) condvar: Condvar,
+    /// Set under the shard's lock, with the notification.
+    pub(crate) woken: AtomicBool,
+}
+
+/// Who drives the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    Nobody,
+    /// A thread inside a call.
+    Program,
+    Background,
+}
+
+pub(crate) struct Core {
+    pub(crate) stack: netstack::Stack<RxPacket>,
+    pub(crate) offload: Offload,
+    pub(crate) driver: Driver,
+    /// Turns so far; tells the background thread whether somebody else drives.
+    pub(crate) turns: u64,
+    /// The background thread sleeps without a timeout and must be told when nobody drives.
+    pub(crate) background_asleep: bool,
+    /// When the driver wakes from `poll(2)` by itself; `None` while it is awake.
+    pub(crate) sleeping_until: Option<Instant>,
+    /// The last handle is gone.
+    pub(crate) closing: bool,
+    link: Box<dyn Link>,
+    /// Why the link is gone, once it is.
+    link_failure: Option<(io::ErrorKind, String)>,
+    /// Where a frame is composed before it is sent.
+    frame: Box<[u8]>,
+    /// Frames taken at once, so that they hold about [`SERVE_BYTES`].
+    frames_at_once: usize,
+    /// Receive calls in progress: at most one for a socket.
+    receives: Vec<(SocketId, ReceiveId)>,
+    waiting: Vec<(Key, Arc<Waiter>)>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        stack: netstack::Stack<RxPacket>,
+        offload: Offload,
+        link: Box<dyn Link>,
+    ) -> Self {
+        let frame = vec![0; stack.max_frame_len()].into_boxed_slice();
+        Self {
+            stack,
+            offload,
+            driver: Driver::Nobody,
+            turns: 0,
+            background_asleep: false,
+            sleeping_until: None,
+            closing: false,
+            link,
+            link_failure: None,
+            frame,
+            frames_at_once: 1,
+            receives: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    pub(crate) fn link(&self) -> &dyn Link {
+        &*self.link
+    }
+
+    /// Fails once the link is gone: nothing can be received or sent any more.
+    pub(crate) fn check_link(&self) -> io::Result<()> {
+        match &self.link_failure {
+            None => Ok(()),
+            Some((kind, message)) => Err(io::Error::new(*kind, message.clone())),
+        }
+    }
+
+    /// One turn: packets in, early copies out, ended copies back, timers, packets out. Returns
+    /// whether there was anything to do.
+    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+        self.turns += 1;
+        let mut worked = false;
+        let mut bytes = 0;
+        while bytes < TURN_BYTES {
+            let received = self.receive_frames(now);
+            if received.frames == 0 {
+                break;
+            }
+            worked = true;
+            bytes += received.bytes;
+            self.dispatch(now);
+            self.reap(now);
+        }
+        if self.stack.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.stack.handle_timeout(now);
+            worked = true;
+        }
+        worked |= self.reap(now);
+        self.dispatch(now);
+        self.transmit(now);
+        worked
+    }
+
+    /// Takes frames from the link into the stack.
+    fn receive_frames(&mut self, now: Instant) -> Received {
+        let Self { link, stack, frames_at_once, link_failure, .. } = self;
+        let mut bytes = 0;
+        let outcome = link.receive(now - Instant::ZERO, *frames_at_once, &mut |packet, info| {
+            bytes += packet.as_ref().len();
+            stack.receive(now, RxPacket(packet), rx_meta(info));
+        });
+        let frames = match outcome {
+            Ok(frames) => frames,
+            Err(error) => {
+                *link_failure = Some((io::ErrorKind::NetworkDown, error.to_string()));
+                self.wake_all();
+                0
+            }
+        };
+        if let Some(mean) = bytes.checked_div(frames) {
+            self.frames_at_once = (SERVE_BYTES / mean.max(1)).clamp(1, MAX_FRAMES);
+        }
+        Received { frames, bytes }
+    }
+
+    /// Serves the receives whose sockets became readable, then wakes who waits.
+    fn dispatch(&mut self, now: Instant) {
+        while let Some(event) = self.stack.poll_event() {
+            let key = match event {
+                Event::Acceptable(listener) => Key::Listener(listener),
+                Event::Socket { id, ready } => {
+                    if ready.contains(Readiness::READABLE) {
+                        self.serve(now, id);
+                    }
+                    Key::Socket(id)
+                }
+            };
+            self.wake(key);
+        }
+    }
+
+    fn serve(&mut self, now: Instant, socket: SocketId) {
+        if let Some(&(_, receive)) = self.receives.iter().find(|(id, _)| *id == socket) {
+            self.offload.serve(&mut self.stack, now, receive);
+        }
+    }
+
+    /// Collects ended copies and wakes the calls that waited for the last of theirs. Returns
+    /// whether a call's copies have all ended.
+    pub(crate) fn reap(&mut self, now: Instant) -> bool {
+        let Self { offload, stack, waiting, .. } = self;
+        let mut any = false;
+        offload.reap(stack, now, |socket| {
+            any = true;
+            wake_in(waiting, Key::Socket(socket));
+        });
+        any
+    }
+
+    /// Sends what the stack has to say. Called at the end of a turn and after every call that
+    /// may have given it something to say.
+    pub(crate) fn transmit(&mut self, now: Instant) {
+        let Self { link, stack, frame, .. } = self;
+        while let Some(meta) = stack.poll_transmit(now, frame) {
+            // A frame that the link cannot take is lost, as on any network; TCP sends it again.
+            // The link counts it.
+            let _lost = link.transmit(now - Instant::ZERO, &frame[..meta.len], tx_info(meta));
+        }
+    }
+
+    /// When the next turn is due at the latest, if no event comes first.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [
+            self.stack.poll_timeout(),
+            self.offload.poll_timeout(),
+            self.link.poll_timeout().map(Instant::from),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether a receive call for `socket` is in progress.
+    pub(crate) fn is_receiving(&self, socket: SocketId) -> bool {
+        self.receives.iter().any(|(id, _)| *id == socket)
+    }
+
+    /// Posts a receive and serves it from what is queued.
+    pub(crate) fn post(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        target: dmaengine::Target,
+    ) -> ReceiveId {
+        let receive = self.offload.post(socket, target);
+        self.receives.push((socket, receive));
+        self.offload.serve(&mut self.stack, now, receive);
+        receive
+    }
+
+    /// Ends a receive call that has no copy in flight.
+    pub(crate) fn withdraw(&mut self, receive: ReceiveId) -> Result<usize, netdma::Busy> {
+        let taken = self.offload.withdraw(receive)?;
+        if let Some(position) = self.receives.iter().position(|(_, id)| *id == receive) {
+            let (socket, _) = self.receives.swap_remove(position);
+            // Another call on the same socket may be waiting for its turn.
+            self.wake(Key::Socket(socket));
+        }
+        Ok(taken)
+    }
+
+    pub(crate) fn start_waiting(&mut self, key: Key, waiter: &Arc<Waiter>) {
+        // Relaxed: written and read under the shard's lock.
+        waiter.woken.store(false, Ordering::Relaxed);
+        self.waiting.push((key, waiter.clone()));
+    }
+
+    pub(crate) fn stop_waiting(&mut self, waiter: &Arc<Waiter>) {
+        self.waiting.retain(|(_, other)| !Arc::ptr_eq(other, waiter));
+    }
+
+    pub(crate) fn wake(&mut self, key: Key) {
+        wake_in(&self.waiting, key);
+    }
+
+    /// Wakes one waiting thread, whoever it is, so that it drives.
+    pub(crate) fn promote(&mut self) -> bool {
+        self.waiting.first().inspect(|(_, waiter)| notify(waiter)).is_some()
+    }
+
+    pub(crate) fn wake_all(&mut self) {
+        for (_, waiter) in &self.waiting {
+            notify(waiter);
+        }
+    }
+}
+
+struct Received {
+    frames: usize,
+    bytes: usize,
+}
+
+fn rx_meta(info: netdev::RxInfo) -> RxMeta {
+    let checksum = match info.checksum {
+        netdev::Checksum::Verified => netstack::Checksum::Verified,
+        netdev::Checksum::Unverified => netstack::Checksum::Unverified,
+    };
+    RxMeta { checksum }
+}
+
+fn tx_info(meta: TxMeta) -> netdev::TxInfo {
+    // A frame is shorter than 65,536 bytes plus its Ethernet header, and all of these point into
+    // its headers or are a segment's size.
+    let short = |value: usize| u16::try_from(value).unwrap_or(u16::MAX);
+    netdev::TxInfo {
+        checksum: meta.checksum.map(|partial| netdev::PartialChecksum {
+            start: short(partial.start),
+            offset: short(partial.offset),
+        }),
+        gso: meta.gso.map(|gso| netdev::Gso {
+            size: short(gso.segment_size),
+            header_len: short(gso.header_len),
+        }),
+    }
+}
+
+fn wake_in(waiting: &[(Key, Arc<Waiter>)], key: Key) {
+    for (_, waiter) in waiting.iter().filter(|(other, _)| *other == key) {
+        notify(waiter);
+    }
+}
+
+fn notify(waiter: &Waiter) {
+    // Relaxed: written and read under the shard's lock.
+    if !waiter.woken.swap(true, Ordering::Relaxed) {
+        waiter.condvar.notify_one();
+    }
+}
+
+/// The longest that a driver sleeps with nothing due: long enough to cost nothing, short enough
+/// that a defect in a deadline shows as slowness rather than as a hang.
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(10);

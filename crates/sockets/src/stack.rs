@@ -1,0 +1,119 @@
+use std::{
+    fmt, io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use dmaengine::ChannelStats;
+use netdev::Link;
+use netdma::{Copybreak, Counters, Engine, Offload};
+
+use crate::{
+    Config, StartError, background,
+    core::Core,
+    driver::{Call, Shared},
+};
+
+/// A TCP/IP stack over one link. Handles are cheap to clone; listeners and streams hold one each.
+///
+/// When the last handle is gone the stack delivers what was written, closes its connections for at
+/// most a second, and is gone.
+#[derive(Clone)]
+pub struct Stack {
+    handle: Arc<Handle>,
+}
+
+/// Everything that a stack counts.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    /// The protocols' counters.
+    pub protocols: netstack::Statistics,
+    /// The receive copy offload's counters.
+    pub offload: Counters,
+    /// The counters of the engine's channel, if there is one. They go on counting.
+    pub engine: Option<Arc<ChannelStats>>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+    background: Option<JoinHandle<()>>,
+}
+
+impl Stack {
+    /// Starts a stack on `link`. Its receive copies go to `engine`, if there is one; packets that
+    /// the link receives, and the buffers that are read into, must be in arenas that the engine can
+    /// reach, or the CPU copies.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub fn start(
+        link: Box<dyn Link>,
+        engine: Option<Engine>,
+        config: &Config,
+    ) -> Result<Self, StartError> {
+        let Config { mac, address, gateway, tcp, copybreak } = config.clone();
+        let info = link.info();
+        let link_capabilities = netstack::LinkCapabilities {
+            mtu: info.mtu,
+            checksum_offload: info.checksum_offload,
+            tso_max: info.tso_max,
+        };
+        let mut seed = [0; 16];
+        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
+            .map_err(io::Error::from)?;
+        let stack = netstack::Stack::new(netstack::Config {
+            mac,
+            address,
+            gateway,
+            link: link_capabilities,
+            tcp,
+            seed,
+        })?;
+        let core = Core::new(stack, Offload::new(engine, copybreak), link);
+        let shared = Arc::new(Shared::new(core)?);
+        let background = thread::Builder::new().name("ioat-stack".into()).spawn({
+            let shared = shared.clone();
+            move || background::run(&shared)
+        })?;
+        Ok(Self { handle: Arc::new(Handle { shared, background: Some(background) }) })
+    }
+
+    /// Sets which reads are offloaded from now on (`tcp_dma_copybreak`).
+    pub fn set_copybreak(&self, copybreak: Copybreak) {
+        self.handle.shared.lock().offload.set_copybreak(copybreak);
+    }
+
+    /// Everything counted so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let core = self.handle.shared.lock();
+        Statistics {
+            protocols: core.stack.statistics().clone(),
+            offload: *core.offload.counters(),
+            engine: core.offload.engine().map(|engine| engine.stats().clone()),
+        }
+    }
+
+    pub(crate) fn call(&self) -> Call<'_> {
+        Call::enter(&self.handle.shared)
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.background.notify_one();
+        self.shared.kick();
+        if let Some(background) = self.background.take() {
+            // It panicked: its message is on standard error, and there is nothing left to stop.
+            let _panicked = background.join();
+        }
+    }
+}

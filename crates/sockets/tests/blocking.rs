@@ -1,0 +1,280 @@
+//! Blocking sockets: two stacks with a wire between them, each driven by the threads that call it.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddrV4},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use dmaengine::{Arena, DmaDevice, Queue, Registry, ThreadsDevice};
+use netdev::{BufferCounts, Wire, WireConfig};
+use netdma::Copybreak;
+use netstack::Ipv4Cidr;
+use sockets::{Config, Stack, TcpListener, TcpStream};
+
+const PORT: u16 = 7;
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), PORT);
+
+fn config(host: u8) -> Config {
+    let mut config =
+        Config::new(Ipv4Cidr { address: Ipv4Addr::new(10, 0, 0, host), prefix_len: 24 });
+    config.copybreak = Copybreak::Bytes(0);
+    config
+}
+
+/// A client's and a server's stack. The server copies with a thread.
+fn pair() -> (Stack, Stack) {
+    let wire =
+        WireConfig { buffers: BufferCounts { small: 2048, large: 128 }, ..WireConfig::default() };
+    let arena = Arena::new(2 * wire.arena_len()).unwrap();
+    let (a, b) = Wire::pair(&arena, &wire).unwrap();
+    let device = Arc::new(ThreadsDevice::new(1));
+    device.map(&arena).unwrap();
+    let registry = Registry::new();
+    registry.register(device);
+    let engine = Queue::new(registry.request("dma0chan0").unwrap());
+    let client = Stack::start(Box::new(a), None, &config(1)).unwrap();
+    let server = Stack::start(Box::new(b), Some(engine), &config(2)).unwrap();
+    (client, server)
+}
+
+fn connected() -> (TcpStream, TcpStream) {
+    let (client, server) = pair();
+    let listener = TcpListener::bind(&server, SERVER).unwrap();
+    let accepting = thread::spawn(move || listener.accept().unwrap().0);
+    let client = TcpStream::connect(&client, SERVER).unwrap();
+    (client, accepting.join().unwrap())
+}
+
+fn pattern(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 253) as u8 ^ seed).collect()
+}
+
+#[test]
+fn a_large_stream_arrives_in_order_and_then_ends() {
+    let (mut client, mut server) = connected();
+    let data = pattern(20 << 20, 1);
+    let sent = data.clone();
+    let sending = thread::spawn(move || {
+        client.write_all(&sent).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        // The other direction still works.
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let mut received = Vec::new();
+    server.read_to_end(&mut received).unwrap();
+    assert!(received == data, "{} bytes of {}", received.len(), data.len());
+    server.write_all(b"thank you").unwrap();
+    drop(server);
+    assert_eq!(sending.join().unwrap(), "thank you");
+}
+
+#[test]
+fn many_connections_at_once_keep_their_bytes_apart() {
+    const CONNECTIONS: u8 = 16;
+    const LEN: usize = 300_000;
+    let (client, server) = pair();
+    let listener = TcpListener::bind(&server, SERVER).unwrap();
+    let serving = thread::spawn(move || {
+        let handlers: Vec<_> = (0..CONNECTIONS)
+            .map(|_| {
+                let (stream, _) = listener.accept().unwrap();
+                thread::spawn(move || {
+                    let copied = io::copy(&mut &stream, &mut &stream).unwrap();
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    copied
+                })
+            })
+            .collect();
+        handlers.into_iter().map(|handler| handler.join().unwrap()).sum::<u64>()
+    });
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|seed| {
+            let client = client.clone();
+            thread::spawn(move || {
+                let stream = TcpStream::connect(&client, SERVER).unwrap();
+                let data = pattern(LEN, seed);
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        (&stream).write_all(&data).unwrap();
+                        stream.shutdown(Shutdown::Write).unwrap();
+                    });
+                    let mut echoed = Vec::new();
+                    (&stream).read_to_end(&mut echoed).unwrap();
+                    assert!(echoed == data, "connection {seed}");
+                });
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert_eq!(serving.join().unwrap(), u64::from(CONNECTIONS) * LEN as u64);
+}
+
+#[test]
+fn two_threads_that_read_one_socket_get_every_byte_once() {
+    // CVE-2019-3837: NET_DMA kept the state of a receive call in the socket.
+    let (mut client, server) = connected();
+    let data: Vec<u8> = (0u32..1 << 20).flat_map(u32::to_le_bytes).collect();
+    let len = data.len();
+    let sending = thread::spawn(move || {
+        client.write_all(&data).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+    });
+    let read = |server: &TcpStream| {
+        let mut pieces = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match (&*server).read(&mut buffer).unwrap() {
+                0 => return pieces,
+                got => pieces.push(buffer[..got].to_vec()),
+            }
+        }
+    };
+    let pieces = thread::scope(|scope| {
+        let other = scope.spawn(|| read(&server));
+        let mut pieces = read(&server);
+        pieces.extend(other.join().unwrap());
+        pieces
+    });
+    sending.join().unwrap();
+    assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), len);
+    // Each piece is contiguous, so it is a run of counting words but for its ends.
+    let mut seen = vec![0u8; len];
+    for piece in pieces {
+        let start = (0..4).find_map(|shift| {
+            let word = piece.get(shift..shift + 8)?;
+            let first = u32::from_le_bytes(word[..4].try_into().unwrap());
+            let second = u32::from_le_bytes(word[4..].try_into().unwrap());
+            (second == first.wrapping_add(1)).then(|| first as usize * 4 - shift)
+        });
+        // A piece of under 11 bytes may hold no two whole words: it is only counted.
+        let Some(start) = start else { continue };
+        for (i, byte) in piece.iter().enumerate() {
+            let at = start + i;
+            assert_eq!(*byte, ((at / 4) as u32).to_le_bytes()[at % 4], "byte {at}");
+            seen[at] += 1;
+        }
+    }
+    assert!(seen.iter().all(|&count| count <= 1), "no byte came twice");
+}
+
+#[test]
+fn a_read_times_out_and_the_stream_goes_on() {
+    let (mut client, mut server) = connected();
+    server.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    let started = Instant::now();
+    let mut buffer = [0; 100];
+    let error = server.read(&mut buffer).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert!(started.elapsed() >= Duration::from_millis(30), "it waited as long as it was told");
+    client.write_all(b"late").unwrap();
+    server.set_read_timeout(None).unwrap();
+    assert_eq!(server.read(&mut buffer).unwrap(), 4);
+    assert_eq!(&buffer[..4], b"late");
+    assert_eq!(
+        server.set_read_timeout(Some(Duration::ZERO)).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+}
+
+#[test]
+fn a_write_to_a_reader_that_sleeps_times_out_and_nothing_is_lost() {
+    let (client, mut server) = connected();
+    client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    let data = pattern(64 << 20, 3);
+    let mut written = 0;
+    let error = loop {
+        match (&client).write(&data[written..]) {
+            Ok(len) => written += len,
+            Err(error) => break error,
+        }
+        assert!(written < data.len(), "buffers are bounded");
+    };
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut received = Vec::new();
+    server.read_to_end(&mut received).unwrap();
+    assert!(received == data[..written]);
+}
+
+#[test]
+fn nobody_listens_there() {
+    let (client, _server) = pair();
+    let error = TcpStream::connect(&client, SERVER).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_port_has_one_listener() {
+    let (_client, server) = pair();
+    let first = TcpListener::bind(&server, SERVER).unwrap();
+    assert_eq!(TcpListener::bind(&server, SERVER).unwrap_err().kind(), ErrorKind::AddrInUse);
+    drop(first);
+    TcpListener::bind(&server, SERVER).unwrap();
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 9, 9, 9), PORT);
+    assert_eq!(
+        TcpListener::bind(&server, elsewhere).unwrap_err().kind(),
+        ErrorKind::AddrNotAvailable
+    );
+}
+
+#[test]
+fn a_peer_that_closes_with_unread_data_resets() {
+    let (mut client, mut server) = connected();
+    client.write_all(b"nobody reads this").unwrap();
+    // One byte, so that the rest has certainly arrived.
+    server.read_exact(&mut [0]).unwrap();
+    drop(server);
+    let error = loop {
+        match client.read(&mut [0; 10]) {
+            Ok(0) => panic!("the end of the stream hides the loss"),
+            Ok(_) => panic!("nothing was sent"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(client.write_all(b"x").is_err());
+}
+
+#[test]
+fn shutting_down_reading_wakes_a_reader() {
+    let (_client, server) = connected();
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| (&server).read(&mut [0; 10]).unwrap());
+        // Whether the reader is in its call by now or not, it must come back with the end.
+        server.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(reading.join().unwrap(), 0);
+    });
+}
+
+#[test]
+fn written_data_is_delivered_after_every_handle_is_gone() {
+    let (client, server) = pair();
+    let listener = TcpListener::bind(&server, SERVER).unwrap();
+    let data = pattern(1 << 20, 9);
+    let sent = data.clone();
+    let sending = thread::spawn(move || {
+        let mut stream = TcpStream::connect(&client, SERVER).unwrap();
+        stream.write_all(&sent).unwrap();
+        // Stream and stack are dropped here.
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received == data);
+    sending.join().unwrap();
+}
+
+#[test]
+fn empty_reads_and_writes_do_nothing() {
+    let (mut client, mut server) = connected();
+    assert_eq!(client.write(&[]).unwrap(), 0);
+    assert_eq!(server.read(&mut []).unwrap(), 0);
+}
