@@ -154,3 +154,6 @@ impl<B: PacketBuffer> Stack<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

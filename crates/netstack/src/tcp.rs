@@ -171,20 +171,14 @@ impl<B: PacketBuffer> Tcp<B> {
                 self.on_syn_received(now, key, outcome, segment, statistics)
             }
             Phase::Synchronized(_) => self.on_synchronized(now, key, segment, statistics),
-            Phase::TimeWait(time_wait) => {
-                let endpoints = socket.endpoints;
-                match time_wait.on_segment(now, endpoints, &segment) {
-                    time_wait::Outcome::Reopen => {
-                        self.end(now, key, End::Closed, statistics);
-                        self.sockets.settle(key);
-                        return self.on_unknown(now, &segment);
-                    }
-                    time_wait::Outcome::Drop(reason) => Err(reason.into()),
-                    time_wait::Outcome::Acknowledge(reason, reply) => {
-                        Err(Dropped::with(reason, reply))
-                    }
+            Phase::TimeWait(time_wait) => match time_wait.on_segment(now, &segment) {
+                time_wait::Outcome::Reopen => {
+                    self.end(now, key, End::Closed, statistics);
+                    self.sockets.settle(key);
+                    return self.on_unknown(now, &segment);
                 }
-            }
+                time_wait::Outcome::Drop(reason) => Err(reason.into()),
+            },
             // Closed sockets are not found by their connection.
             Phase::Closed => Err(DropReason::TcpNoSocket.into()),
         };
@@ -328,9 +322,9 @@ impl<B: PacketBuffer> Tcp<B> {
             End::TimeWait => {
                 if self.time_waits >= self.config.time_wait_max {
                     statistics.time_wait_overflows += 1;
-                } else if let Phase::Synchronized(connection) = &socket.phase {
+                } else if let Phase::Synchronized(connection) = &mut socket.phase {
                     self.time_waits += 1;
-                    next = Phase::TimeWait(connection.time_wait(now, &self.config));
+                    next = Phase::TimeWait(connection.time_wait(now, &socket.queue, &self.config));
                 }
             }
             End::Failed(error) => {

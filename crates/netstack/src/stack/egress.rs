@@ -120,6 +120,9 @@ impl<B: PacketBuffer> Stack<B> {
                 return None;
             }
         };
+        if let Some(next_hop) = next_hop {
+            self.neighbors.touch(now, next_hop);
+        }
         let message = &mut frame[TRANSPORT..];
         let len = match control {
             IpControl::Tcp(reply) => {
@@ -181,6 +184,9 @@ impl<B: PacketBuffer> Stack<B> {
             self.statistics.neighbor_unreachable += 1;
             return None;
         };
+        if let Some(next_hop) = next_hop {
+            self.neighbors.touch(now, next_hop);
+        }
         let header_len = outgoing.header.len();
         let gso = mss
             .filter(|&mss| outgoing.len > mss)

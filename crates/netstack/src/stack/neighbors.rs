@@ -80,7 +80,7 @@ impl<B> Neighbors<B> {
         Self { entries: HashMap::with_hasher(hash), asked: Vec::new(), requests: VecDeque::new() }
     }
 
-    /// Where to send packets for `address`. Asks if that is not known, or was known long ago.
+    /// Where to send packets for `address`. Asks if that is not known.
     pub(super) fn lookup(&mut self, now: Instant, address: Ipv4Addr) -> Lookup {
         if !self.entries.contains_key(&address) {
             if !self.make_room() {
@@ -92,17 +92,27 @@ impl<B> Neighbors<B> {
         }
         let Some(entry) = self.entries.get_mut(&address) else { return Lookup::Unreachable };
         match entry.state {
-            State::Fresh { until } if now < until => {}
-            State::Asked { .. } => {}
             State::Failed { until } if now < until => return Lookup::Unreachable,
-            State::Fresh { .. } | State::Failed { .. } => {
+            State::Failed { .. } => {
                 entry.state = State::Asked { tries: 1, deadline: now + ANSWER };
                 self.asked.push(address);
                 self.requests.push_back(address);
             }
+            State::Fresh { .. } | State::Asked { .. } => {}
         }
         // An old answer serves until it is known to be wrong.
         entry.mac.map_or(Lookup::Asked, Lookup::Reachable)
+    }
+
+    /// A packet is sent to `address`: asks again if the answer is old.
+    pub(super) fn touch(&mut self, now: Instant, address: Ipv4Addr) {
+        if let Some(entry) = self.entries.get_mut(&address)
+            && matches!(entry.state, State::Fresh { until } if now >= until)
+        {
+            entry.state = State::Asked { tries: 1, deadline: now + ANSWER };
+            self.asked.push(address);
+            self.requests.push_back(address);
+        }
     }
 
     /// What waits for a neighbour that has been asked.
@@ -258,8 +268,12 @@ mod tests {
         let now = Instant::ZERO;
         assert!(neighbors.learn(now, PEER, MAC, false).is_some());
         assert_eq!(neighbors.pop_request(), None);
+        neighbors.touch(now, PEER);
         assert_eq!(neighbors.lookup(now + FRESH, PEER), Lookup::Reachable(MAC));
+        assert_eq!(neighbors.pop_request(), None);
+        neighbors.touch(now + FRESH, PEER);
         assert_eq!(neighbors.pop_request(), Some(PEER));
+        assert_eq!(neighbors.lookup(now + FRESH, PEER), Lookup::Reachable(MAC));
     }
 
     #[test]

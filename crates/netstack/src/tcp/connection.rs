@@ -361,7 +361,12 @@ impl<B: PacketBuffer> Connection<B> {
     }
 
     /// What is left of the connection in TIME-WAIT.
-    pub(crate) fn time_wait(&self, now: Instant, config: &TcpConfig) -> TimeWait {
+    pub(crate) fn time_wait(
+        &mut self,
+        now: Instant,
+        queue: &ReceiveQueue<B>,
+        config: &TcpConfig,
+    ) -> TimeWait {
         TimeWait {
             send_next: self.sender.max(),
             receive_next: self.receiver.next(),
@@ -369,6 +374,9 @@ impl<B: PacketBuffer> Connection<B> {
             wait: config.time_wait,
             deadline: now + config.time_wait,
             limit: self.challenge,
+            window: self.receiver.on_ack_sent(queue, true),
+            // Of the FIN that has led here, or of what came with our FIN's acknowledgment.
+            owes_ack: true,
         }
     }
 

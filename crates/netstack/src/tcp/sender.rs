@@ -435,7 +435,12 @@ impl Sender {
             return Ok(());
         }
         let patience = if orphan { GIVE_UP_ORPHAN } else { GIVE_UP };
-        if now - *self.unanswered_since.get_or_insert(now) >= patience {
+        // What is not answered is what was sent last; a closed window, that from now on is asked for.
+        let since = match self.timer {
+            Timer::Retransmit(_) => self.last_sent,
+            Timer::Persist(_) | Timer::Idle => now,
+        };
+        if now - *self.unanswered_since.get_or_insert(since) >= patience {
             return Err(GaveUp);
         }
         let in_flight = self.in_flight();

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    endpoints::Endpoints,
-    rate_limit::ChallengeLimit,
-    segment::{Incoming, Reply},
-    seq::SeqNumber,
-    timestamps::Timestamping,
+    rate_limit::ChallengeLimit, segment::Incoming, seq::SeqNumber, timestamps::Timestamping,
 };
-use crate::{DropReason, Instant, wire::tcp::Flags};
+use crate::{
+    DropReason, Instant,
+    wire::tcp::{Flags, Header, Options},
+};
 
 /// Both ends have closed. Late segments of the connection must not be taken for those of a new one.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +22,9 @@ pub(crate) struct TimeWait {
     pub(crate) wait: Duration,
     pub(crate) deadline: Instant,
     pub(crate) limit: ChallengeLimit,
+    /// The window field of acknowledgments.
+    pub(crate) window: u16,
+    pub(crate) owes_ack: bool,
 }
 
 /// What a segment leads to.
@@ -31,17 +33,10 @@ pub(crate) enum Outcome {
     /// A SYN that cannot be an old one: a new connection may take its place.
     Reopen,
     Drop(DropReason),
-    /// As [`Drop`](Self::Drop), with an acknowledgment.
-    Acknowledge(DropReason, Reply),
 }
 
 impl TimeWait {
-    pub(crate) fn on_segment<B>(
-        &mut self,
-        now: Instant,
-        endpoints: Endpoints,
-        segment: &Incoming<B>,
-    ) -> Outcome {
+    pub(crate) fn on_segment<B>(&mut self, now: Instant, segment: &Incoming<B>) -> Outcome {
         let header = &segment.header;
         if segment.has(Flags::RST) {
             // RFC 1337 section 3, fix F1: a reset does not end the wait.
@@ -65,19 +60,26 @@ impl TimeWait {
             // "The only thing that can arrive in this state is a retransmission of the remote FIN.
             // Acknowledge it, and restart the 2 MSL timeout."
             self.deadline = now + self.wait;
-        } else if segment.payload.is_empty() && !self.limit.permits(now) {
-            return Outcome::Drop(DropReason::TcpOutsideWindow);
+            self.owes_ack = true;
+        } else if !segment.payload.is_empty() || self.limit.permits(now) {
+            self.owes_ack = true;
         }
-        Outcome::Acknowledge(
-            DropReason::TcpOutsideWindow,
-            Reply {
-                endpoints,
-                seq: self.send_next,
-                ack: Some(self.receive_next),
-                rst: false,
-                window: 0,
+        Outcome::Drop(DropReason::TcpOutsideWindow)
+    }
+
+    /// The acknowledgment, if one is owed.
+    pub(crate) fn poll_transmit(&mut self, now: Instant, ports: (u16, u16)) -> Option<Header> {
+        std::mem::take(&mut self.owes_ack).then(|| Header {
+            source_port: ports.0,
+            destination_port: ports.1,
+            seq: self.send_next,
+            ack: self.receive_next,
+            flags: Flags::ACK,
+            window: self.window,
+            options: Options {
                 timestamps: self.timestamps.map(|timestamps| timestamps.option(now)),
+                ..Options::default()
             },
-        )
+        })
     }
 }
