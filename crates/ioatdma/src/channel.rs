@@ -69,7 +69,7 @@ pub(crate) struct IoatChannel {
     seen: u64,
     /// Polls since there was progress.
     idle_polls: u32,
-    /// Ended while the channel was terminated, to be reported by the next poll.
+    /// Ended while the channel was armed or terminated, to be reported by the next poll.
     to_report: VecDeque<Completion>,
     service: Service,
 }
@@ -288,11 +288,9 @@ unsafe impl DmaChannel for IoatChannel {
     }
 
     fn space(&self) -> usize {
-        if self.to_report.is_empty() {
-            self.ring.free().saturating_sub(RESERVED_SLOTS - 1)
-        } else {
-            0
-        }
+        // The slot for an interrupt is not for operations, whether it is in use or not.
+        let free = self.ring.free() + self.ring.nulls();
+        free.saturating_sub(RESERVED_SLOTS - 1 + self.to_report.len())
     }
 
     unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
@@ -348,30 +346,35 @@ unsafe impl DmaChannel for IoatChannel {
         }
     }
 
-    /// The event comes from an empty descriptor behind everything issued so far. It may come early,
-    /// for an earlier call; so poll, and call again if something is still in flight. Returns `false`
-    /// also if something was submitted and not issued: nothing may be put behind it then.
+    /// The event comes from an empty descriptor behind everything issued so far. There is one such
+    /// at a time: if an earlier call's is still in flight, the event comes with it, which may be
+    /// early; so poll, and call again if something is still in flight.
+    ///
+    /// Returns `false` also if something was submitted and not issued: nothing may be put behind it.
     fn arm(&mut self) -> bool {
         let Some(event) = self.shared.platform.interrupt(self.index) else { return false };
-        let waits = self.service == Service::Up
-            && self.to_report.is_empty()
-            && self.ring.has_issued_operation()
-            && self.ring.last_pending().is_none();
-        if !waits {
+        let waits = self.service == Service::Up && self.ring.has_issued_operation();
+        if !waits || self.ring.last_pending().is_some() {
             return false;
         }
         // Clears it. It is non-blocking, and not being set is no error.
         let _ = rustix::io::read(event, &mut [0; 8]);
-        // Before looking where the channel stands: an end after the look then interrupts.
+        // Before looking where the channel stands: what ends after the look then interrupts.
         self.registers.set_control(ChanCtrl::RUN);
         let status = self.registers.status();
-        let stopped = status == ChanStatus::GONE || status.state() == ChanState::Halted;
-        if stopped || self.completed_by(status) == self.ring.in_flight() {
-            // Over. The completion word may be lost, so the next poll is to look at CHANSTS.
+        if status == ChanStatus::GONE || status.state() == ChanState::Halted {
+            // For `poll` to deal with, which is to look at CHANSTS as well: it may be that the
+            // completion word was not written.
             self.idle_polls = POLLS_BEFORE_CHANSTS;
             return false;
         }
-        if !self.ring.ends_in_null() && self.ring.free() > 0 {
+        let count = self.completed_by(status);
+        let Self { ring, to_report, .. } = self;
+        ring.end(count, Status::Success, &mut |completion| to_report.push_back(completion));
+        if !self.ring.has_issued_operation() {
+            return false;
+        }
+        if self.ring.nulls() == 0 {
             let index = self.ring.head_index();
             let control = Control::INT_EN | Control::COMPL_WRITE;
             self.descriptors.write(index, Operation::Null, control);

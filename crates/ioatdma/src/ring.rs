@@ -27,6 +27,8 @@ pub(crate) struct Ring {
     head: u32,
     issued: u32,
     tail: u32,
+    /// How many of the slots in use are [`Slot::Null`].
+    nulls: usize,
     /// DMACOUNT: descriptors issued since the chain began, modulo 2^16.
     dma_count: u16,
     /// The cookie of the next operation to be submitted.
@@ -47,6 +49,7 @@ impl Ring {
             head: 0,
             issued: 0,
             tail: 0,
+            nulls: 0,
             dma_count: 0,
             next: Cookie::FIRST,
             unissued: Cookie::FIRST,
@@ -75,8 +78,10 @@ impl Ring {
         let index = self.head_index();
         self.slots[index] = slot;
         self.head = self.head.wrapping_add(1);
-        if let Slot::Last(_) = slot {
-            self.next = self.next.next();
+        match slot {
+            Slot::Null => self.nulls += 1,
+            Slot::Part => {}
+            Slot::Last(_) => self.next = self.next.next(),
         }
     }
 
@@ -115,10 +120,9 @@ impl Ring {
         self.oldest < self.next
     }
 
-    /// Whether the last descriptor issued is a [`Slot::Null`] that has not ended.
-    pub(crate) fn ends_in_null(&self) -> bool {
-        let last = (self.issued.wrapping_sub(1) & self.mask()) as usize;
-        self.in_flight() > 0 && self.slots[last] == Slot::Null
+    /// How many of the slots in use are [`Slot::Null`].
+    pub(crate) const fn nulls(&self) -> usize {
+        self.nulls
     }
 
     /// How many descriptors have ended if the one at `index` is the last that has: 0 if it is none
@@ -155,6 +159,9 @@ impl Ring {
             self.issued = self.issued.wrapping_add(1);
         }
         self.tail = self.tail.wrapping_add(1);
+        if slot == Slot::Null {
+            self.nulls -= 1;
+        }
         if let Slot::Last(len) = slot {
             let cookie = self.oldest;
             self.oldest = cookie.next();

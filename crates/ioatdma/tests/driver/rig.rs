@@ -104,6 +104,7 @@ impl Shell for Stepped {
     }
 }
 
+/// The machine: shell, arenas and their bus addresses.
 pub(crate) struct Host<S> {
     // Before the arenas: the device is gone when their memory goes.
     pub(crate) shell: S,
@@ -289,5 +290,11 @@ impl Random {
             let word = self.next().to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
+    }
+}
+
+impl<S> std::fmt::Debug for Host<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").finish_non_exhaustive()
     }
 }

@@ -1,0 +1,127 @@
+//! What every engine must do, and Linux's `dmatest` patterns.
+
+use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
+
+use dmaengine::{
+    Arena, ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel, DmaDevice, FillDescriptor,
+    Stuck, SubmitError, conformance, dmatest,
+};
+use ioat_model::{Config, Fault, Faults, Stepped, registers::ChanErr};
+use ioatdma::{Completions, IoatDevice, Options};
+
+use crate::rig::{Host, Shell, Threaded};
+
+fn device<S: Shell>(config: Config, options: Options) -> (IoatDevice, Arc<Host<S>>, Arena) {
+    let host = Host::new(config);
+    let device = host.probe(options).expect("a good device");
+    let arena = Arena::new(conformance::ARENA_LEN).expect("memory");
+    device.map(&arena).expect("room");
+    (device, host, arena)
+}
+
+/// Small pieces and a small ring, so that all borders are crossed; and the usual sizes.
+fn configurations() -> [(Config, Options); 3] {
+    let small = Config { xfercap: 16, ..Config::default() };
+    let options = Options { ring_order: 6, ..Options::default() };
+    let per_batch = Options { completions: Completions::PerBatch, ..Options::default() };
+    [
+        (small, options),
+        (Config::default(), per_batch),
+        (Config { block_fill: false, ..Config::default() }, Options::default()),
+    ]
+}
+
+#[test]
+fn on_its_own_thread() {
+    for (config, options) in configurations() {
+        let (device, _host, arena) = device::<Threaded>(config, options);
+        conformance::all(|| device.request_channel(0).expect("free"), &arena);
+    }
+}
+
+/// A channel of a stepped device: the device works while the client polls, and when a client is
+/// about to wait for its event, as nobody else would move it then.
+#[derive(Debug)]
+struct Moving {
+    channel: Box<dyn DmaChannel>,
+    host: Arc<Host<Stepped>>,
+}
+
+// SAFETY: every promise is the inner channel's.
+unsafe impl DmaChannel for Moving {
+    fn info(&self) -> &ChannelInfo {
+        self.channel.info()
+    }
+    fn space(&self) -> usize {
+        self.channel.space()
+    }
+    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.channel.submit_memcpy(copy) }
+    }
+    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.channel.submit_memset(fill) }
+    }
+    fn issue_pending(&mut self) {
+        self.channel.issue_pending();
+    }
+    fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
+        self.host.shell.step();
+        self.channel.poll(report);
+    }
+    fn arm(&mut self) -> bool {
+        let armed = self.channel.arm();
+        while armed && self.host.shell.step() {}
+        armed
+    }
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.event()
+    }
+    fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {
+        self.channel.terminate_sync(timeout)
+    }
+}
+
+#[test]
+fn stepped() {
+    for (config, options) in configurations() {
+        let (device, host, arena) = device::<Stepped>(config, options);
+        let fresh = || {
+            let channel = device.request_channel(0).expect("free");
+            Box::new(Moving { channel, host: Arc::clone(&host) }) as Box<dyn DmaChannel>
+        };
+        conformance::all(fresh, &arena);
+    }
+}
+
+#[test]
+fn dmatest_finds_nothing() {
+    let (device, _host, arena) = device::<Threaded>(Config::default(), Options::default());
+    for operation in [dmatest::Operation::Memcpy, dmatest::Operation::Memset] {
+        for polled in [false, true] {
+            let params = dmatest::Params {
+                operation,
+                iterations: 1000,
+                threads_per_chan: 4,
+                polled,
+                ..dmatest::Params::default()
+            };
+            let channel = device.request_channel(0).expect("free");
+            let summary = dmatest::run(channel, &arena, &params, |_| ()).expect("runs");
+            assert_eq!((summary.tests, summary.failures), (4000, 0), "{summary}");
+        }
+    }
+}
+
+/// A test that cannot fail proves nothing: `dmatest` must see an engine that fails.
+#[test]
+fn dmatest_finds_a_fault() {
+    let faults = Faults::none().at(0, 50, Fault::Error(ChanErr::WRITE_DATA));
+    let config = Config { faults, ..Config::default() };
+    let (device, _host, arena) = device::<Threaded>(config, Options::default());
+    let params = dmatest::Params { iterations: 200, ..dmatest::Params::default() };
+    let channel = device.request_channel(0).expect("free");
+    let summary = dmatest::run(channel, &arena, &params, |_| ()).expect("runs");
+    assert_eq!((summary.tests, summary.failures), (200, 1), "{summary}");
+}
