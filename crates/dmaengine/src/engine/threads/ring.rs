@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     super::software::Operation,
-    sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, fence, park},
+    sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, current_cpu, fence, park},
 };
 
 /// `armed` when no event was asked for: no position reaches it.
@@ -74,6 +74,8 @@ struct Signals {
     control: AtomicU64,
     /// The stop that the worker obeys: it touches nothing until `control` changes.
     stopped: AtomicU64,
+    /// Where the submitter ran when it last woke the worker: a processor's number.
+    submitter_cpu: AtomicU64,
 }
 
 // SAFETY: each slot is accessed by the side to which the positions assign it; all else is atomic.
@@ -98,6 +100,7 @@ pub(super) fn ring(size: usize) -> (Submitter, Worker) {
             armed: AtomicU64::new(NEVER),
             control: AtomicU64::new(0),
             stopped: AtomicU64::new(0),
+            submitter_cpu: AtomicU64::new(u64::MAX),
         }),
     });
     let submitter = Submitter {
@@ -169,12 +172,14 @@ impl Submitter {
         self.shared.issued.0.store(self.issued, Ordering::Release);
         // SeqCst: with the fence in `Worker::idle`, either we see `sleeping` or it sees `issued`.
         fence(Ordering::SeqCst);
+        let signals = &self.shared.signals.0;
         // Relaxed: the fence orders it.
-        if self.shared.signals.0.sleeping.load(Ordering::Relaxed) {
-            Wake::Unpark
-        } else {
-            Wake::NotNeeded
+        if !signals.sleeping.load(Ordering::Relaxed) {
+            return Wake::NotNeeded;
         }
+        // Relaxed: a hint.
+        signals.submitter_cpu.store(current_cpu(), Ordering::Relaxed);
+        Wake::Unpark
     }
 
     /// The next operation that has ended, in order of submission.
@@ -337,7 +342,7 @@ impl Worker {
 
         if !spin.is_zero() {
             let start = Instant::now();
-            while start.elapsed() < spin {
+            while start.elapsed() < spin && !self.shares_cpu() {
                 for _ in 0..SPINS_PER_CLOCK {
                     if self.has_work() {
                         return;
@@ -358,6 +363,13 @@ impl Worker {
         }
         // Relaxed: seen late it costs an unpark too many.
         sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether this thread seems to hold the processor that the submitter needs. On a busy machine
+    /// the kernel may wake us there, ahead of the submitter: whoever spins then spins in its time.
+    fn shares_cpu(&self) -> bool {
+        // Relaxed: a hint.
+        self.shared.signals.0.submitter_cpu.load(Ordering::Relaxed) == current_cpu()
     }
 
     /// Whether there is an operation or a command.

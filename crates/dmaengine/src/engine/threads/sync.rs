@@ -18,6 +18,12 @@ pub(super) use std::{
     thread::park,
 };
 
+/// The number of the processor that runs this thread, at this moment.
+pub(super) fn current_cpu() -> u64 {
+    // Miri has one processor for all.
+    if cfg!(miri) { 0 } else { rustix::thread::sched_getcpu() as u64 }
+}
+
 /// `std`'s cell with the interface of loom's.
 #[cfg(not(all(test, loom)))]
 #[derive(Debug)]
