@@ -358,4 +358,21 @@ mod tests {
         assert_eq!(&read, b"0123456789abcdef");
         assert!(rustix::fs::ftruncate(file, 0).is_err());
     }
+
+    #[test]
+    fn children_do_not_inherit_it_and_its_pages_are_there() {
+        let arena = Arena::new(3 * PAGE).unwrap();
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        // Neighbouring arenas of other tests are mappings of other files, so never merged with it.
+        let start = format!("{:x}-", arena.base().addr());
+        let mapping = smaps.lines().skip_while(|line| !line.starts_with(&start));
+        let field = |name: &str| {
+            let line = mapping.clone().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_else(|| panic!("no {name} in smaps")).split_whitespace()
+        };
+        assert!(field("VmFlags:").any(|flag| flag == "dc"), "copied on fork");
+        if !arena.huge_pages() {
+            assert_eq!(field("Rss:").next(), field("Size:").next(), "pages are missing");
+        }
+    }
 }
