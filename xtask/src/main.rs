@@ -50,7 +50,7 @@ fn test() -> Result<(), Failed> {
     // Model checking explores every interleaving of the ring and the wake-up. Its own target
     // folder, because the flag would otherwise rebuild everything each time.
     cargo(
-        &["test", "--package", "dmaengine", "--lib", "--release", "loom"],
+        &["test", "--package", "dmaengine", "--lib", "--release", "model"],
         &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
     )
 }
