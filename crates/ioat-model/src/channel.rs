@@ -11,7 +11,8 @@
 //!                                                       +------> ACTIVE or DONE
 //! ```
 //!
-//! A command that a state has no arrow for is ignored: SUSPEND on a channel that never ran leaves it
+//! After an error or ABORT, CHAINADDR is taken only once the channel has been reset and CHANERR
+//! cleared. A command that a state has no arrow for is ignored: SUSPEND on a channel that never ran leaves it
 //! as it is, and a driver that waits for SUSPENDED then waits in vain.
 
 use crate::{
@@ -82,6 +83,8 @@ pub(crate) struct Channel {
     at_chain_start: bool,
     in_flight: Option<InFlight>,
     stop: Option<Stop>,
+    /// Halted by an error or ABORT: only RESET leads on.
+    failed: bool,
     stall: Option<Stall>,
     /// Descriptors looked at since power-up: the position that faults are ordered by.
     pub(crate) position: u64,
@@ -108,6 +111,7 @@ impl Channel {
             at_chain_start: true,
             in_flight: None,
             stop: None,
+            failed: false,
             stall: None,
             position: 0,
             interrupt: false,
@@ -187,13 +191,13 @@ impl Channel {
 
     /// CHAINADDR as it is after a write; `complete` if the write reached its high half.
     ///
-    /// Taken where no chain runs: while HALTED (unless errors are still to be cleared), SUSPENDED or
-    /// ARMED. The count then begins at 0 again.
+    /// Taken where no chain runs: while HALTED (after a RESET, and with no errors left to be
+    /// cleared), SUSPENDED or ARMED. The count then begins at 0 again.
     pub(crate) fn write_chain_address(&mut self, value: u64, complete: bool) {
         self.chain_address = value;
         let unmasked = self.errors - self.error_mask;
         let ready = match self.state {
-            State::Halted => unmasked.is_empty(),
+            State::Halted => !self.failed && unmasked.is_empty(),
             State::Suspended | State::Armed => true,
             State::Active | State::Done => false,
         };
@@ -364,7 +368,7 @@ impl Channel {
         self.stop = None;
         match stop {
             Stop::Suspend => self.state = State::Suspended,
-            Stop::Abort => self.state = State::Halted,
+            Stop::Abort => self.fail(),
             Stop::Reset => self.reset(),
         }
     }
@@ -383,11 +387,17 @@ impl Channel {
         };
     }
 
+    /// HALTED, until RESET.
+    const fn fail(&mut self) {
+        self.state = State::Halted;
+        self.stop = None;
+        self.failed = true;
+    }
+
     /// Stops at the current descriptor, which is not completed.
     fn halt(&mut self, bits: ChanErr, memory: &mut impl Memory) {
         self.errors |= bits;
-        self.state = State::Halted;
-        self.stop = None;
+        self.fail();
         if self.control.contains(ChanCtrl::ERR_COMPLETION_EN) {
             self.write_completion_word(memory);
         }
@@ -402,8 +412,7 @@ impl Channel {
         if !aligned || memory.write(address, self.status()).is_err() {
             self.errors |= ChanErr::COMPLETION_ADDRESS;
             if !self.error_mask.contains(ChanErr::COMPLETION_ADDRESS) {
-                self.state = State::Halted;
-                self.stop = None;
+                self.fail();
                 if self.control.contains(ChanCtrl::ERR_INT_EN) {
                     self.raise_interrupt();
                 }

@@ -103,10 +103,7 @@ impl IoatChannel {
             service: Service::Down,
             shared,
         };
-        channel.reset(RESET_TIMEOUT).map_err(|error| match error {
-            ResetError::Stuck => StartError::Stuck,
-            ResetError::Gone => StartError::Gone,
-        })?;
+        channel.reset(RESET_TIMEOUT)?;
         channel.start()?;
         Ok(channel)
     }

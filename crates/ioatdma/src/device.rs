@@ -45,7 +45,9 @@ const PER_CHANNEL: usize = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Completions {
     /// At the end of every operation: an 8-byte write each, and whoever waits for the first of a
-    /// batch learns of it while the others run (DPDK's way).
+    /// batch learns of it while the others run (DPDK's way). On the model, batches of 32 copies of
+    /// 1448 bytes run at 0.87 of the rate of `PerBatch`, those of 64 KiB at the same; a receiver
+    /// that gives memory back with each copy gains more than that.
     #[default]
     PerOperation,
     /// At the end of what one [`issue_pending`](DmaChannel::issue_pending) issued: all of a batch end
@@ -167,7 +169,7 @@ impl IoatDevice {
     ///
     /// # Errors
     ///
-    /// See [`ProbeError`]; the device is left alone.
+    /// See [`ProbeError`]; nothing of the device is in use then.
     pub fn probe(resources: Resources, options: Options) -> Result<Self, ProbeError> {
         let Resources { engine, kind, device_id, bar, platform } = resources;
         let options = Options { ring_order: options.ring_order.clamp(2, 15), ..options };
@@ -240,7 +242,7 @@ impl IoatDevice {
             let registers = ChannelRegisters::new(Arc::clone(&self.shared.bar), index);
             let Shared { platform, quirks, .. } = &*self.shared;
             reset(&registers, &**platform, *quirks, RESET_TIMEOUT)
-                .map_err(|_| ProbeError::Start { channel: index, source: StartError::Stuck })?;
+                .map_err(|error| ProbeError::Start { channel: index, source: error.into() })?;
             registers.release();
             self.shared.release(index);
         }

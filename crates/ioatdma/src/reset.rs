@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     bar::{ChannelRegisters, Platform},
-    error::ChanErr,
+    error::{ChanErr, StartError},
     quirks::Quirks,
     registers::{ChanCmd, ChanState, ChanStatus, PCI_CHANERR_INT},
 };
@@ -35,6 +35,15 @@ pub(crate) enum ResetError {
     Stuck,
     /// The device no longer answers. It has left the bus, so it reaches no memory either.
     Gone,
+}
+
+impl From<ResetError> for StartError {
+    fn from(error: ResetError) -> Self {
+        match error {
+            ResetError::Stuck => Self::Stuck,
+            ResetError::Gone => Self::Gone,
+        }
+    }
 }
 
 /// Stops the channel: suspend if it runs, clear its errors, reset. When RESET reads as 0 again, the

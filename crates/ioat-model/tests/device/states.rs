@@ -97,6 +97,8 @@ fn after_a_halt_clear_reset_and_a_new_chain_lead_back() {
     assert_eq!(rig.status(), BASE | State::Halted as u64);
     assert_eq!(rig.get(CDAR, Width::W64), BASE + 64, "the failing descriptor");
     rig.set(CHANERR, Width::W32, 0xffff_ffff);
+    rig.set64(CHAINADDR, BASE + 2 * 64);
+    assert_eq!(rig.state(), State::Halted as u64, "not without a reset");
     rig.command(RESET);
     rig.enable();
     rig.set64(CHAINADDR, BASE + 2 * 64);

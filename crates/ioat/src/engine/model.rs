@@ -46,6 +46,23 @@ pub enum OpenError {
 ///
 /// The device's thread ends when the returned device and all its channels have been dropped.
 ///
+/// ```
+/// use dmaengine::{Arena, DmaBuf, Queue};
+/// use ioat::engine::model;
+/// # use std::time::Duration;
+///
+/// let device = model::open(Default::default(), Default::default())?;
+/// let arena = Arena::new(1 << 20)?;
+/// device.map(&arena)?;
+/// let mut queue: Queue<DmaBuf, DmaBuf, ()> = Queue::new(device.request_channel(0)?);
+///
+/// let mut source = arena.alloc(5)?;
+/// source.copy_from_slice(b"hello");
+/// queue.copy(source, arena.alloc(5)?, ()).map_err(|refused| refused.error)?;
+/// queue.wait(Duration::from_secs(5), |done| assert_eq!(&done.target[..], b"hello"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// See [`OpenError`].
