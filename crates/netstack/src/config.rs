@@ -1,4 +1,4 @@
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{fmt, net::Ipv4Addr, str::FromStr, time::Duration};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,6 +64,25 @@ impl Ipv4Cidr {
             return None;
         }
         Some(Ipv4Addr::from_bits(self.address.to_bits() | !self.mask()))
+    }
+}
+
+/// Text that is no address with a prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an address with its network is written like 10.77.0.2/24")]
+pub struct ParseCidrError;
+
+impl FromStr for Ipv4Cidr {
+    type Err = ParseCidrError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, prefix_len) = text.split_once('/').ok_or(ParseCidrError)?;
+        let address = address.parse().map_err(|_| ParseCidrError)?;
+        let prefix_len = prefix_len.parse().map_err(|_| ParseCidrError)?;
+        if prefix_len > 32 {
+            return Err(ParseCidrError);
+        }
+        Ok(Self { address, prefix_len })
     }
 }
 
@@ -283,6 +302,15 @@ mod tests {
         ));
         assert!(matches!(refuse(|c| c.tcp.receive_buffer = 1), ConfigError::ReceiveBuffer(1)));
         assert!(matches!(refuse(|c| c.tcp.send_buffer = 1), ConfigError::SendBuffer(1)));
+    }
+
+    #[test]
+    fn networks_are_parsed() {
+        let net: Ipv4Cidr = "10.77.0.2/24".parse().unwrap();
+        assert_eq!((net.address, net.prefix_len), (Ipv4Addr::new(10, 77, 0, 2), 24));
+        for bad in ["", "10.77.0.2", "10.77.0.2/33", "10.77.0/24", "x/24", "10.77.0.2/-1"] {
+            assert_eq!(bad.parse::<Ipv4Cidr>(), Err(ParseCidrError), "{bad:?}");
+        }
     }
 
     #[test]

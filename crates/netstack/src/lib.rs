@@ -101,7 +101,9 @@ mod time;
 mod wire;
 
 pub use buffer::{PacketBuffer, Segment};
-pub use config::{Config, ConfigError, Ipv4Cidr, LinkCapabilities, MacAddress, TcpConfig};
+pub use config::{
+    Config, ConfigError, Ipv4Cidr, LinkCapabilities, MacAddress, ParseCidrError, TcpConfig,
+};
 pub use event::{Event, ListenerId, Readiness, SocketId};
 pub use meta::{Checksum, Gso, PartialChecksum, RxMeta, TxMeta};
 pub use stack::Stack;

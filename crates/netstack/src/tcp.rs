@@ -48,6 +48,7 @@ pub use error::{
 };
 pub use info::{TcpInfo, TcpState};
 
+pub(crate) use connection::Room;
 pub(crate) use endpoints::{Endpoints, KeyedHash};
 pub(crate) use isn::EPHEMERAL_PORTS;
 pub(crate) use segment::{Incoming, Reply};

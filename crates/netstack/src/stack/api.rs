@@ -139,9 +139,12 @@ impl<B: PacketBuffer> Stack<B> {
             Phase::Synchronized(connection) => connection,
             Phase::TimeWait(_) | Phase::Closed => return Err(SendError::ShutDown),
         };
+        if data.is_empty() {
+            return Ok(0);
+        }
         let taken = connection.sender_mut().push(data);
         socket.wants_space = taken < data.len();
-        if taken == 0 && !data.is_empty() {
+        if taken == 0 {
             return Err(SendError::WouldBlock);
         }
         self.tcp.sockets.settle(id.0);

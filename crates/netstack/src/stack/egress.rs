@@ -10,6 +10,7 @@ use super::{
 use crate::{
     Gso, Instant, MacAddress, PacketBuffer, PartialChecksum, TxMeta,
     slab::Key,
+    tcp::Room,
     wire::{arp, checksum::Sum, ethernet, icmp, ipv4, tcp},
 };
 
@@ -167,7 +168,8 @@ impl<B: PacketBuffer> Stack<B> {
             // As if it were lost on the way: retransmission asks again, and gives up in the end.
             Lookup::Unreachable => None,
         };
-        let room = self.max_segment();
+        let room =
+            self.config.link.tso_max.map_or(Room::Segment, |len| Room::SuperFrame(len - TRANSPORT));
         let socket = self.tcp.sockets.get_mut(key)?;
         let outgoing = socket.poll_transmit(now, room, &mut self.statistics.tcp);
         if let Some(outgoing) = &outgoing {
@@ -192,15 +194,6 @@ impl<B: PacketBuffer> Stack<B> {
             .filter(|&mss| outgoing.len > mss)
             .map(|segment_size| Gso { segment_size, header_len: TRANSPORT + header_len });
         Some(self.finish_segment(mac, to, header_len + outgoing.len, gso, frame))
-    }
-
-    /// Header and payload of the longest segment, in bytes.
-    fn max_segment(&self) -> usize {
-        let link = &self.config.link;
-        match link.tso_max {
-            Some(len) => len - TRANSPORT,
-            None => link.mtu - ipv4::HEADER_LEN,
-        }
     }
 
     /// Completes a frame in which the TCP segment of `len` bytes stands already.

@@ -62,6 +62,15 @@ pub(crate) enum End {
     Reset(Reply),
 }
 
+/// What a frame has room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Room {
+    /// One segment, of the size that both ends and the path allow.
+    Segment,
+    /// As many bytes of header and payload, which the link cuts.
+    SuperFrame(usize),
+}
+
 /// What a connection writes into a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing {
@@ -380,14 +389,13 @@ impl<B: PacketBuffer> Connection<B> {
         }
     }
 
-    /// The next segment, with at most `room` bytes of header and payload; if there is one, it counts
-    /// as sent.
+    /// The next segment; if there is one, it counts as sent.
     pub(crate) fn poll_transmit(
         &mut self,
         now: Instant,
         endpoints: Endpoints,
         queue: &ReceiveQueue<B>,
-        room: usize,
+        room: Room,
         statistics: &mut TcpStatistics,
     ) -> Option<Outgoing> {
         let options = Options {
@@ -403,9 +411,12 @@ impl<B: PacketBuffer> Connection<B> {
             window: 0,
             options,
         };
-        // Whole segments: what a super-frame is cut into.
         let mss = self.sender.mss();
-        let max = (room - header.len()) / mss * mss;
+        let max = match room {
+            Room::Segment => mss,
+            // Whole segments: what it is cut into.
+            Room::SuperFrame(len) => (len - header.len()) / mss * mss,
+        };
         let mut outgoing = if let Some(chunk) = self.sender.next_chunk(now, max, statistics) {
             let Chunk { seq, offset, len, fin, push } = chunk;
             header.seq = seq;

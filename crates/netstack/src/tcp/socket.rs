@@ -2,7 +2,7 @@ use std::net::SocketAddrV4;
 
 use super::{
     ConnectionError, TcpInfo, TcpState,
-    connection::{Connection, Outgoing},
+    connection::{Connection, Outgoing, Room},
     endpoints::Endpoints,
     receive_queue::ReceiveQueue,
     syn_received::SynReceived,
@@ -129,12 +129,11 @@ impl<B: PacketBuffer> Socket<B> {
         }
     }
 
-    /// The next segment, with at most `room` bytes of header and payload; if there is one, it counts
-    /// as sent.
+    /// The next segment; if there is one, it counts as sent.
     pub(crate) fn poll_transmit(
         &mut self,
         now: Instant,
-        room: usize,
+        room: Room,
         statistics: &mut TcpStatistics,
     ) -> Option<Outgoing> {
         let ports = self.ports();

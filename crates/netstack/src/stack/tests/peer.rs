@@ -175,7 +175,9 @@ impl Peer {
         loop {
             let (frame, meta) = self.next_frame()?;
             let asked = frame[12..14] == [8, 6]
-                && arp::Packet::parse(&frame[14..]).is_some_and(|packet| packet.target == THEIRS);
+                && arp::Packet::parse(&frame[14..]).is_some_and(|packet| {
+                    packet.operation == arp::Operation::Request && packet.target == THEIRS
+                });
             if !(asked && self.answers_arp) {
                 return Some((frame, meta));
             }
