@@ -7,9 +7,13 @@ use dmaengine::{
 };
 use netdev::{Link, Tap, TapConfig};
 use netdma::Engine;
+use netstack::Ipv4Cidr;
 use sockets::{Config, Stack, StartError};
 
 use crate::engine::{self, EngineName};
+
+/// Large buffers start at a page.
+const PAGE: usize = 4096;
 
 /// How to open a [`Host`].
 #[derive(Clone, Debug)]
@@ -22,6 +26,20 @@ pub struct HostConfig {
     pub engine: EngineName,
     /// Memory for [`Host::buffer`], in bytes.
     pub buffer_bytes: usize,
+}
+
+impl HostConfig {
+    /// A stack at `address` behind the TAP interface `interface`, with defaults for all else and
+    /// 4 MiB for buffers.
+    #[must_use]
+    pub fn new(interface: &str, address: Ipv4Cidr, engine: EngineName) -> Self {
+        Self {
+            tap: TapConfig::new(interface),
+            sockets: Config::new(address),
+            engine,
+            buffer_bytes: 4 << 20,
+        }
+    }
 }
 
 /// A TCP/IP stack in this process, at the far end of a TAP interface.
@@ -66,7 +84,7 @@ impl Host {
         let HostConfig { tap, sockets, engine, buffer_bytes } = config;
         let device = engine.open()?;
         // One arena for the packets and for the buffers they are copied to: mapped once.
-        let arena = Arena::new(tap.arena_len() + buffer_bytes)?;
+        let arena = Arena::new(tap.arena_len() + buffer_bytes.next_multiple_of(PAGE) + PAGE)?;
         device.map(&arena)?;
         let link = Tap::open(&arena, tap)?;
         let interface = link.info().name.clone();

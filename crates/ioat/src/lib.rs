@@ -6,3 +6,8 @@ pub mod host_side;
 pub mod lab;
 pub mod measure;
 pub mod netlink;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -10,10 +10,8 @@ use ioat::{
     lab::{Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, pin_to_cpu},
     measure::Measured,
 };
-use netdev::TapConfig;
 use netstack::Ipv4Cidr;
 use serde::{Serialize, Serializer};
-use sockets::Config;
 
 use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
@@ -141,7 +139,7 @@ struct Round {
 impl Contestant {
     fn linux(read_size: usize) -> Result<Self, Failure> {
         // The same kind of memory as the others get.
-        let arena = Arena::new(buffer_bytes(read_size)).map_err(machine)?;
+        let arena = Arena::new(read_size).map_err(machine)?;
         Ok(Self {
             name: "linux-veth".into(),
             kind: Kind::Cpu,
@@ -154,13 +152,9 @@ impl Contestant {
 
     fn ours(number: u8, engine: EngineName, read_size: usize) -> Result<Self, Failure> {
         let address = Ipv4Cidr { address: Ipv4Addr::new(10, 77, number, 2), prefix_len: 24 };
-        let host = Host::open(&HostConfig {
-            tap: TapConfig::new(format!("ioat{number}")),
-            sockets: Config::new(address),
-            engine,
-            buffer_bytes: buffer_bytes(read_size),
-        })
-        .map_err(machine)?;
+        let mut config = HostConfig::new(&format!("ioat{number}"), address, engine);
+        config.buffer_bytes = read_size;
+        let host = Host::open(&config).map_err(machine)?;
         host_side::configure(host.interface(), address).map_err(machine)?;
         let info = &host.device().channels()[0];
         Ok(Self {
@@ -212,11 +206,6 @@ impl Contestant {
             verified: self.verified,
         }
     }
-}
-
-/// Room for one buffer, rounded up to whole pages.
-fn buffer_bytes(read_size: usize) -> usize {
-    read_size.next_multiple_of(4096) + 4096
 }
 
 /// A median with what is around it.
