@@ -102,6 +102,19 @@ fn a_halt_sets_the_event() {
 }
 
 #[test]
+fn a_halt_at_the_event_s_own_descriptor_fails_no_operation() {
+    let fault = Fault::Error(ChanErr::READ_DATA);
+    let mut rig = Rig::<Stepped>::with_faults(Faults::none().at(0, FIRST + 1, fault));
+    rig.submit(0, 10);
+    rig.queue.issue_pending();
+    assert!(rig.queue.arm());
+    while rig.host.shell.step() {}
+    assert!(is_set(&rig));
+    check(&rig.wait_for(1)[0], Status::Success);
+    rig.works();
+}
+
+#[test]
 fn arming_finds_a_lost_completion() {
     let mut rig = Rig::<Stepped>::with_faults(Faults::none().at(0, FIRST, Fault::LostCompletion));
     rig.submit(0, 10);
