@@ -51,7 +51,7 @@ pub struct Counters {
     pub copies_issued: u64,
     /// Copies that the engine failed or did not finish, done again by the CPU.
     pub copies_repeated: u64,
-    /// Times the engine made no progress and was reset.
+    /// Times the engine made no progress, or took no copies, and was reset.
     pub engine_resets: u64,
 }
 

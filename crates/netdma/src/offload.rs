@@ -127,7 +127,8 @@ impl Offload {
 
     /// Moves what is queued on the receive's socket into its buffer: the early copy. Call it for
     /// each posted receive whose socket became readable, after each batch of packets and before any
-    /// program wakes. Copies given to the engine have one doorbell.
+    /// program wakes. Copies given to the engine have one doorbell. An engine that is down is reset,
+    /// in bounded time.
     pub fn serve(&mut self, stack: &mut Stack<RxPacket>, now: Instant, id: ReceiveId) {
         let Self { engine, copybreak, health, progress_at, receives, counters, .. } = self;
         let Some(receive) = receives.get_mut(id) else { return };
@@ -160,6 +161,12 @@ impl Offload {
                         }
                         Err(Refused { error, source, target: whole, .. }) => {
                             target = whole;
+                            if error == SubmitError::ChannelDown && engine.is_idle() {
+                                // It did not start again after its last reset, and nothing is in
+                                // flight whose stall would reset it once more.
+                                let _stuck = engine.terminate_sync(RESET_TIMEOUT, |_| {});
+                                counters.engine_resets += 1;
+                            }
                             (source, cause_of_refusal(error, health, now))
                         }
                     }

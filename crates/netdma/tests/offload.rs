@@ -129,9 +129,11 @@ unsafe impl DmaChannel for ScriptedChannel {
     }
 
     fn terminate_sync(&mut self, _: Duration) -> Result<(), Stuck> {
-        if !self.script.lock().unwrap().stops {
+        let mut script = self.script.lock().unwrap();
+        if !script.stops {
             return Err(Stuck);
         }
+        script.refuse.take_if(|error| *error == SubmitError::ChannelDown);
         self.aborted.extend(self.ring.drain(..).map(|(cookie, _, _)| cookie));
         Ok(())
     }
@@ -389,6 +391,28 @@ fn an_engine_that_cannot_be_stopped_keeps_its_memory_until_it_can() {
         assert_eq!(bench.offload.withdraw(receive), Ok(data.len()));
     });
     assert_eq!(buffer, data);
+}
+
+#[test]
+fn an_engine_that_is_down_is_reset_and_returns() {
+    let mut bench = Bench::new(Copybreak::Bytes(0));
+    let data = pattern(20_000);
+    bench.script.lock().unwrap().refuse = Some(SubmitError::ChannelDown);
+    let mut buffer = vec![0; data.len()];
+    for (round, piece) in buffer.chunks_mut(10_000).enumerate() {
+        bench.send(&data[round * 10_000..][..10_000]);
+        lend(piece, |target| {
+            let receive = bench.offload.post(bench.server, target);
+            bench.serve(receive);
+            bench.reap();
+            assert_eq!(bench.offload.withdraw(receive), Ok(10_000));
+        });
+        // Longer than the first rest.
+        bench.now += Duration::from_secs(1);
+    }
+    assert_eq!(buffer, data);
+    assert_eq!(bench.offload.counters().engine_resets, 1);
+    assert_eq!(bench.offload.counters().bytes_by_engine, 10_000, "it came back");
 }
 
 #[test]
