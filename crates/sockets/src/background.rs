@@ -1,7 +1,8 @@
 //! The thread that serves packets and timers while no program thread does.
 
 use std::{
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, atomic::Ordering},
+    thread,
     time::Duration,
 };
 
@@ -20,19 +21,52 @@ const GRACE: Duration = Duration::from_millis(5);
 /// After the last handle is gone, connections have this long to deliver what was written and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Runs until the last handle is gone and its connections have closed, or [`LINGER`] has passed.
+/// Runs until the last handle is gone and what was written is delivered, or [`LINGER`] has passed.
 pub(crate) fn run(shared: &Arc<Shared>) {
-    let mut core = shared.lock();
-    while !core.closing {
-        core = match core.driver {
-            Driver::Background => turn(shared, core, None),
-            Driver::Nobody | Driver::Program => stand_by(shared, core),
-        };
+    // Acquire: pairs with the release in `Handle::drop`; the lock orders the rest.
+    while !shared.closing.load(Ordering::Acquire) {
+        if let Some(core) = stand_by(shared) {
+            drive(shared, core);
+        }
     }
     let until = shared.now() + LINGER;
+    let mut core = shared.lock();
     core.driver = Driver::Background;
     while core.stack.has_undelivered() && shared.now() < until {
         core = turn(shared, core, Some(until));
+    }
+}
+
+/// Waits for [`GRACE`]; if nobody drove meanwhile, takes over and returns the shard. Does not touch
+/// the lock while programs drive: whoever waits for it makes its holder's unlock a system call.
+fn stand_by(shared: &Shared) -> Option<MutexGuard<'_, Core>> {
+    // Relaxed, both: a hint; the lock decides.
+    let turns = shared.turns.load(Ordering::Relaxed);
+    thread::park_timeout(GRACE);
+    if shared.turns.load(Ordering::Relaxed) != turns {
+        return None;
+    }
+    let mut core = shared.lock();
+    match core.driver {
+        Driver::Nobody | Driver::Background => {
+            core.driver = Driver::Background;
+            Some(core)
+        }
+        Driver::Program => {
+            // It sits in `poll(2)`: there is nothing to watch until it leaves, and says so.
+            core.sleeping_background = Some(thread::current());
+            drop(core);
+            thread::park();
+            None
+        }
+    }
+}
+
+/// Drives until a program thread takes over, or the last handle is gone.
+fn drive<'a>(shared: &'a Shared, mut core: MutexGuard<'a, Core>) {
+    // Acquire: as in `run`.
+    while core.driver == Driver::Background && !shared.closing.load(Ordering::Acquire) {
+        core = turn(shared, core, None);
     }
 }
 
@@ -47,25 +81,4 @@ fn turn<'a>(
         return shared.lock();
     }
     shared.block(core, until)
-}
-
-/// Waits until nobody has driven for [`GRACE`], then takes over.
-fn stand_by<'a>(shared: &'a Shared, core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
-    let turns = core.turns;
-    let (mut core, _) =
-        shared.background.wait_timeout(core, GRACE).unwrap_or_else(PoisonError::into_inner);
-    if core.turns != turns || core.closing {
-        return core;
-    }
-    match core.driver {
-        Driver::Nobody => core.driver = Driver::Background,
-        Driver::Background => {}
-        Driver::Program => {
-            // It sits in `poll(2)`: there is nothing to watch until it leaves.
-            core.background_asleep = true;
-            core = shared.background.wait(core).unwrap_or_else(PoisonError::into_inner);
-            core.background_asleep = false;
-        }
-    }
-    core
 }

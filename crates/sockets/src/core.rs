@@ -6,6 +6,7 @@ use std::{
         Arc, Condvar,
         atomic::{AtomicBool, Ordering},
     },
+    thread::Thread,
     time::Duration,
 };
 
@@ -52,14 +53,10 @@ pub(crate) struct Core {
     pub(crate) stack: netstack::Stack<RxPacket>,
     pub(crate) offload: Offload,
     pub(crate) driver: Driver,
-    /// Turns so far; tells the background thread whether somebody else drives.
-    pub(crate) turns: u64,
-    /// The background thread sleeps without a timeout and must be told when nobody drives.
-    pub(crate) background_asleep: bool,
+    /// The background thread, while it sleeps until it is told that nobody drives.
+    pub(crate) sleeping_background: Option<Thread>,
     /// When the driver wakes from `poll(2)` by itself; `None` while it is awake.
     pub(crate) sleeping_until: Option<Instant>,
-    /// The last handle is gone.
-    pub(crate) closing: bool,
     link: Box<dyn Link>,
     /// Why the link is gone, once it is.
     link_failure: Option<(io::ErrorKind, String)>,
@@ -83,10 +80,8 @@ impl Core {
             stack,
             offload,
             driver: Driver::Nobody,
-            turns: 0,
-            background_asleep: false,
+            sleeping_background: None,
             sleeping_until: None,
-            closing: false,
             link,
             link_failure: None,
             frame,
@@ -111,7 +106,6 @@ impl Core {
     /// One turn: packets in, early copies out, ended copies back, timers, packets out. Returns
     /// whether there was anything to do.
     pub(crate) fn turn(&mut self, now: Instant) -> bool {
-        self.turns += 1;
         let mut worked = false;
         let mut bytes = 0;
         while bytes < TURN_BYTES {

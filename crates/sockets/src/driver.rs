@@ -3,7 +3,10 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,8 +28,11 @@ pub(crate) struct Shared {
     kick: OwnedFd,
     link_event: Option<OwnedFd>,
     engine_event: Option<OwnedFd>,
-    /// Where the background thread waits while it does not drive.
-    pub(crate) background: Condvar,
+    /// Turns that program threads drove so far: how the background thread sees, without the lock,
+    /// that it is not needed.
+    pub(crate) turns: AtomicU64,
+    /// The last handle is gone.
+    pub(crate) closing: AtomicBool,
 }
 
 impl Shared {
@@ -38,7 +44,8 @@ impl Shared {
             kick: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             core: Mutex::new(core),
             epoch: std::time::Instant::now(),
-            background: Condvar::new(),
+            turns: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -165,6 +172,9 @@ impl<'a> Call<'a> {
             core.driver = Driver::Program;
             self.drives = true;
         }
+        // Relaxed, and not one addition: a hint, written under the lock.
+        let turns = self.shared.turns.load(Ordering::Relaxed);
+        self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
         if core.turn(now) || self.spin() {
             return;
         }
@@ -242,12 +252,12 @@ impl Drop for Call<'_> {
             self.kick_if_due_earlier();
             return;
         }
-        let background = &self.shared.background;
         let core = self.core();
         core.driver = Driver::Nobody;
-        if !core.promote() && core.background_asleep {
-            core.background_asleep = false;
-            background.notify_one();
+        if !core.promote()
+            && let Some(background) = core.sleeping_background.take()
+        {
+            background.unpark();
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::{
     fmt, io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
 };
 
@@ -108,10 +108,11 @@ impl fmt::Debug for Stack {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.lock().closing = true;
-        self.shared.background.notify_one();
+        // Release: pairs with the background thread's acquire.
+        self.shared.closing.store(true, Ordering::Release);
         self.shared.kick();
         if let Some(background) = self.background.take() {
+            background.thread().unpark();
             // It panicked: its message is on standard error, and there is nothing left to stop.
             let _panicked = background.join();
         }
