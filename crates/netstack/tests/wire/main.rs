@@ -1,4 +1,5 @@
 //! Two stacks on a wire, through the public interface, in virtual time.
 
 mod pair;
+mod recovery;
 mod streams;

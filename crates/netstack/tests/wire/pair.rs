@@ -130,7 +130,7 @@ pub(crate) struct Pair {
     pub(crate) wire: WireConfig,
     in_flight: BinaryHeap<Reverse<Flight>>,
     order: u64,
-    /// Frames to drop, by side: counted down with each frame that carries TCP payload.
+    /// Which of the frames that carry TCP payload to drop, by the sender's side: ascending numbers.
     pub(crate) drop_data: [VecDeque<u64>; 2],
     data_frames: [u64; 2],
     /// Everything that was sent: when, by whom, and the frame.
