@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dmaengine::{
-    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, LookupError, MapError, Queue, Registry,
+    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, Kind, LookupError, MapError, Queue, Registry,
 };
 use netdev::{Link, Tap, TapConfig};
 use netdma::Engine;
@@ -81,22 +81,27 @@ impl Host {
     ///
     /// See [`OpenError`].
     pub fn open(config: &HostConfig) -> Result<Self, OpenError> {
-        let HostConfig { tap, sockets, engine, buffer_bytes } = config;
-        let device = engine.open()?;
+        Self::with_device(config, config.engine.open()?)
+    }
+
+    /// As [`open`](Self::open), with a device that is open already in place of the configured
+    /// engine: a device model with faults, for example. Its first channel is used.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn with_device(config: &HostConfig, device: Arc<dyn DmaDevice>) -> Result<Self, OpenError> {
+        let HostConfig { tap, sockets, engine: _, buffer_bytes } = config;
         // One arena for the packets and for the buffers they are copied to: mapped once.
         let arena = Arena::new(tap.arena_len() + buffer_bytes.next_multiple_of(PAGE) + PAGE)?;
         device.map(&arena)?;
         let link = Tap::open(&arena, tap)?;
         let interface = link.info().name.clone();
-        let channel = match engine {
-            // The stack copies by itself: a channel in between would only cost.
-            EngineName::Cpu | EngineName::Auto => None,
-            EngineName::Threads(_) | EngineName::Model(_) | EngineName::Hardware(_) => {
-                let registry = Registry::new();
-                registry.register(device.clone());
-                Some(registry.request("dma0chan0")?)
-            }
-        };
+        let registry = Registry::new();
+        registry.register(device.clone());
+        let channel = registry.request("dma0chan0")?;
+        // Without an engine the stack copies by itself: a channel in between would only cost.
+        let channel = (channel.info().kind != Kind::Cpu).then_some(channel);
         let engine: Option<Engine> = channel.map(Queue::new);
         let stack = Stack::start(Box::new(link), engine, sockets)?;
         Ok(Self { stack, arena, device, interface })

@@ -112,11 +112,24 @@ impl Netlink {
     ///
     /// See [`NetlinkError`].
     pub fn set_up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags(index, LinkFlags::Up, "up")
+    }
+
+    /// Sets a link down: nothing gets through it, and its addresses stay.
+    ///
+    /// # Errors
+    ///
+    /// See [`NetlinkError`].
+    pub fn set_down(&mut self, index: u32) -> Result<(), NetlinkError> {
+        self.set_flags(index, LinkFlags::empty(), "down")
+    }
+
+    fn set_flags(&mut self, index: u32, up: LinkFlags, word: &str) -> Result<(), NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        message.header.flags = LinkFlags::Up;
+        message.header.flags = up;
         message.header.change_mask = LinkFlags::Up;
-        self.change(RouteNetlinkMessage::SetLink(message), 0, || format!("set link {index} up"))
+        self.change(RouteNetlinkMessage::SetLink(message), 0, || format!("set link {index} {word}"))
     }
 
     /// Sets a link's MTU.

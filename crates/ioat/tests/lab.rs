@@ -66,6 +66,9 @@ fn links_are_made_changed_and_deleted() {
         .unwrap();
     let left = netlink().link("left").unwrap();
     assert_eq!((left.mtu, left.up, left.carrier), (9000, true, true));
+    netlink().set_down(left.index).unwrap();
+    let left = netlink().link("left").unwrap();
+    assert_eq!((left.up, left.carrier), (false, false));
 
     netlink().delete(left.index).unwrap();
     assert!(matches!(netlink().link("left"), Err(NetlinkError::NoSuchLink { .. })));
