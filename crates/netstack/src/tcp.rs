@@ -178,6 +178,7 @@ impl<B: PacketBuffer> Tcp<B> {
                     self.sockets.settle(key);
                     return self.on_unknown(now, &segment);
                 }
+                time_wait::Outcome::Nothing => Ok(()),
                 time_wait::Outcome::Drop(reason) => Err(reason.into()),
             },
             // Closed sockets are not found by their connection.

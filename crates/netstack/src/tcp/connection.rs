@@ -376,6 +376,8 @@ impl<B: PacketBuffer> Connection<B> {
         queue: &ReceiveQueue<B>,
         config: &TcpConfig,
     ) -> TimeWait {
+        // Of the FIN that has led here, or of what came with our FIN's acknowledgment.
+        let owes_ack = self.receiver.is_ack_due(now);
         TimeWait {
             send_next: self.sender.max(),
             receive_next: self.receiver.next(),
@@ -384,8 +386,7 @@ impl<B: PacketBuffer> Connection<B> {
             deadline: now + config.time_wait,
             limit: self.challenge,
             window: self.receiver.on_ack_sent(queue, true),
-            // Of the FIN that has led here, or of what came with our FIN's acknowledgment.
-            owes_ack: true,
+            owes_ack,
         }
     }
 

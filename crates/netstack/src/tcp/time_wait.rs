@@ -32,6 +32,8 @@ pub(crate) struct TimeWait {
 pub(crate) enum Outcome {
     /// A SYN that cannot be an old one: a new connection may take its place.
     Reopen,
+    /// The acknowledgment of our last segment: nothing is to be done.
+    Nothing,
     Drop(DropReason),
 }
 
@@ -55,6 +57,9 @@ impl TimeWait {
             if newer {
                 return Outcome::Reopen;
             }
+        }
+        if segment.len() == 0 && header.seq == self.receive_next {
+            return Outcome::Nothing;
         }
         if segment.has(Flags::FIN) && header.seq + segment.len() == self.receive_next {
             // "The only thing that can arrive in this state is a retransmission of the remote FIN.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::pair::{Faults, Frame, Pair, Random, WireConfig, config, offloads};
-use netstack::{Instant, LinkCapabilities, ReceiveStatus, Segment, SendError, SocketId, TcpConfig};
+use netstack::{
+    DropReason, Instant, LinkCapabilities, ReceiveStatus, Segment, SendError, SocketId, Statistics,
+    TcpConfig,
+};
 
 /// The byte at `at` of the stream that `side` sends.
 fn byte(side: usize, at: usize) -> u8 {
@@ -96,11 +99,66 @@ impl Program {
     }
 }
 
-fn stream(seed: u64, wire: WireConfig, links: [LinkCapabilities; 2], bytes: [usize; 2]) {
+/// What happened on the way, on both sides together: a simulation in which nothing goes wrong shows
+/// nothing.
+#[derive(Debug, Default)]
+struct Troubles {
+    fast_retransmits: u64,
+    timeouts: u64,
+    window_probes: u64,
+    out_of_order: u64,
+    pruned: u64,
+    damaged: u64,
+    repeated: u64,
+}
+
+impl Troubles {
+    fn add(&mut self, statistics: &Statistics) {
+        let Self {
+            fast_retransmits,
+            timeouts,
+            window_probes,
+            out_of_order,
+            pruned,
+            damaged,
+            repeated,
+        } = self;
+        let Statistics { tcp, drops, .. } = statistics;
+        *fast_retransmits += tcp.fast_retransmits;
+        *timeouts += tcp.retransmission_timeouts;
+        *window_probes += tcp.window_probes;
+        *out_of_order += tcp.out_of_order;
+        *pruned += tcp.out_of_order_pruned;
+        *damaged += drops[DropReason::TcpChecksum];
+        *repeated += drops[DropReason::TcpOutsideWindow];
+    }
+}
+
+/// How large the buffers of the sockets are.
+#[derive(Clone, Copy)]
+enum Buffers {
+    Default,
+    /// From 4 KiB to 512 KiB, so that windows close, and packet memory runs out before.
+    Small,
+}
+
+fn stream(
+    seed: u64,
+    wire: WireConfig,
+    links: [LinkCapabilities; 2],
+    bytes: [usize; 2],
+    buffers: Buffers,
+    troubles: &mut Troubles,
+) {
     let mut random = Random::new(seed ^ 0xabcdef);
-    let mut buffers = || 4096 << random.below(8);
-    let mut tcp =
-        || TcpConfig { receive_buffer: buffers(), send_buffer: buffers(), ..TcpConfig::default() };
+    let mut tcp = || match buffers {
+        Buffers::Default => TcpConfig::default(),
+        Buffers::Small => TcpConfig {
+            receive_buffer: 4096 << random.below(8),
+            send_buffer: 4096 << random.below(8),
+            ..TcpConfig::default()
+        },
+    };
     let configs = [config(0, links[0], tcp()), config(1, links[1], tcp())];
     let mut pair = Pair::new(seed, wire, configs);
     let (client, server) = pair.connect();
@@ -143,6 +201,7 @@ fn stream(seed: u64, wire: WireConfig, links: [LinkCapabilities; 2], bytes: [usi
         let accounted = statistics.frames_accepted + statistics.drops.total();
         assert_eq!(statistics.frames_received, accounted);
         assert_eq!(statistics.tcp.timeouts, 0, "seed {seed}");
+        troubles.add(statistics);
     }
 }
 
@@ -155,44 +214,114 @@ fn wire(latency_us: u64, faults: Faults, keep_super_frames: bool) -> WireConfig 
 
 #[test]
 fn a_perfect_wire() {
+    let mut troubles = Troubles::default();
     for seed in 0..40 {
         let bytes = [200_000, 100_000];
-        stream(seed, wire(50, Faults::default(), false), [PLAIN; 2], bytes);
-        stream(seed, wire(50, Faults::default(), true), [offloads(); 2], bytes);
-        stream(seed, wire(20_000, Faults::default(), false), [offloads(), PLAIN], bytes);
+        let none = Faults::default();
+        stream(seed, wire(50, none, false), [PLAIN; 2], bytes, Buffers::Small, &mut troubles);
+        stream(seed, wire(50, none, true), [offloads(); 2], bytes, Buffers::Small, &mut troubles);
+        stream(
+            seed,
+            wire(20_000, none, false),
+            [offloads(), PLAIN],
+            bytes,
+            Buffers::Small,
+            &mut troubles,
+        );
     }
+    assert_eq!(troubles.damaged, 0, "{troubles:?}");
+    assert!(troubles.window_probes > 0, "{troubles:?}");
+}
+
+#[test]
+fn nothing_goes_wrong_without_a_reason() {
+    let mut troubles = Troubles::default();
+    for seed in 0..20 {
+        for links in [[PLAIN; 2], [offloads(); 2], [offloads(), PLAIN]] {
+            let wire = wire(300, Faults::default(), links == [offloads(); 2]);
+            let bytes = [1_000_000, 500_000];
+            stream(seed, wire, links, bytes, Buffers::Default, &mut troubles);
+        }
+    }
+    let Troubles { fast_retransmits, timeouts, out_of_order, pruned, damaged, repeated, .. } =
+        troubles;
+    assert_eq!([fast_retransmits, timeouts, out_of_order, pruned, damaged, repeated], [0; 6]);
 }
 
 #[test]
 fn a_lossy_wire() {
+    let mut troubles = Troubles::default();
     for seed in 0..100 {
         let faults = Faults { loss: 1 + seed % 100, ..Faults::default() };
-        stream(seed, wire(500, faults, false), [PLAIN, offloads()], [100_000, 30_000]);
+        let links = [PLAIN, offloads()];
+        stream(
+            seed,
+            wire(500, faults, false),
+            links,
+            [100_000, 30_000],
+            Buffers::Small,
+            &mut troubles,
+        );
     }
+    assert!(troubles.fast_retransmits > 0 && troubles.timeouts > 0, "{troubles:?}");
 }
 
 #[test]
 fn a_reordering_and_duplicating_wire() {
+    let mut troubles = Troubles::default();
     for seed in 0..100 {
         let faults = Faults { reordering: 200, duplication: 100, ..Faults::default() };
-        stream(seed, wire(1000, faults, seed % 2 == 0), [offloads(); 2], [100_000, 50_000]);
+        let wire = wire(1000, faults, seed % 2 == 0);
+        stream(seed, wire, [offloads(); 2], [100_000, 50_000], Buffers::Small, &mut troubles);
     }
+    assert!(troubles.out_of_order > 0 && troubles.repeated > 0, "{troubles:?}");
 }
 
 #[test]
 fn everything_at_once() {
+    let mut troubles = Troubles::default();
     for seed in 0..200 {
         let faults = Faults { loss: 30, reordering: 50, duplication: 20, corruption: 30 };
         let links = [[PLAIN; 2], [offloads(); 2], [PLAIN, offloads()]][seed as usize % 3];
-        stream(seed, wire(2000, faults, seed % 5 == 0), links, [60_000, 40_000]);
+        let wire = wire(2000, faults, seed % 5 == 0);
+        stream(seed, wire, links, [60_000, 40_000], Buffers::Small, &mut troubles);
+    }
+    let Troubles {
+        fast_retransmits,
+        timeouts,
+        window_probes,
+        out_of_order,
+        pruned,
+        damaged,
+        repeated,
+    } = troubles;
+    for (name, count) in [
+        ("fast retransmits", fast_retransmits),
+        ("timeouts", timeouts),
+        ("window probes", window_probes),
+        ("out of order", out_of_order),
+        ("pruned", pruned),
+        ("damaged", damaged),
+        ("repeated", repeated),
+    ] {
+        assert!(count > 0, "no {name} in any simulation");
     }
 }
 
 #[test]
 fn one_way_streams_of_any_length() {
+    let mut troubles = Troubles::default();
     for seed in 0..100 {
         let len = [0, 1, 1447, 1448, 1449, 65_536, 300_000][seed as usize % 7];
         let faults = Faults { loss: 10, ..Faults::default() };
-        stream(seed, wire(100, faults, false), [offloads(); 2], [len, 0]);
+        stream(
+            seed,
+            wire(100, faults, false),
+            [offloads(); 2],
+            [len, 0],
+            Buffers::Small,
+            &mut troubles,
+        );
     }
+    assert!(troubles.fast_retransmits > 0, "{troubles:?}");
 }

@@ -80,6 +80,11 @@ fn both_close_at_the_same_time() {
     peer.ack = fin.seq + 1;
     peer.send(ACK, b"");
     assert_eq!(peer.state(socket), Some(TcpState::TimeWait));
+    // There is nothing to acknowledge, so two ends that wait do not keep each other talking.
+    peer.expect_nothing();
+    peer.send(ACK, b"");
+    peer.expect_nothing();
+    assert_eq!(peer.stack.statistics().drops.total(), 0);
 }
 
 #[test]
