@@ -32,7 +32,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     let until = shared.now() + LINGER;
     let mut core = shared.lock();
     core.driver = Driver::Background;
-    while core.stack.has_undelivered() && shared.now() < until {
+    while core.stack.has_undelivered() && core.check_link().is_ok() && shared.now() < until {
         core = turn(shared, core, Some(until));
     }
 }

@@ -248,13 +248,16 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if !self.drives {
+        if self.drives {
+            self.core().driver = Driver::Nobody;
+        } else {
             self.kick_if_due_earlier();
-            return;
         }
         let core = self.core();
-        core.driver = Driver::Nobody;
-        if !core.promote()
+        // Not only a driver hands over: a thread that was woken to drive, and finds that what it
+        // waited for has happened, leaves without having driven.
+        if core.driver == Driver::Nobody
+            && !core.promote()
             && let Some(background) = core.sleeping_background.take()
         {
             background.unpark();

@@ -165,6 +165,42 @@ fn two_threads_that_read_one_socket_get_every_byte_once() {
 }
 
 #[test]
+fn somebody_drives_after_several_calls_end_at_once() {
+    const ROUNDS: usize = 30;
+    let (client, server) = pair();
+    let listener = TcpListener::bind(&server, SERVER).unwrap();
+    let accepting = thread::spawn(move || {
+        let accept = || listener.accept().unwrap().0;
+        [accept(), accept(), accept(), accept()]
+    });
+    let connect = |_| TcpStream::connect(&client, SERVER).unwrap();
+    let clients = [0; 4].map(connect);
+    let servers = accepting.join().unwrap();
+    for round in 0..ROUNDS {
+        thread::scope(|scope| {
+            for mut server in &servers {
+                scope.spawn(move || server.read_exact(&mut [0]).unwrap());
+            }
+            // One of them drives and the others wait, until the background thread has gone to
+            // sleep. There is no event for that.
+            thread::sleep(Duration::from_millis(15));
+            for mut client in &clients {
+                client.write_all(&[1]).unwrap();
+            }
+        });
+        // No call is left on the server's side: its background thread must acknowledge.
+        let mut client = &clients[0];
+        client.write_all(&[2]).unwrap();
+        let started = Instant::now();
+        while client.tcp_info().unwrap().send_queue > 0 {
+            assert!(started.elapsed() < Duration::from_secs(5), "round {round}: nobody drives");
+            thread::yield_now();
+        }
+        (&servers[0]).read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
 fn a_read_times_out_and_the_stream_goes_on() {
     let (mut client, mut server) = connected();
     server.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
