@@ -1,7 +1,7 @@
 //! The kernel's end of a TAP link: an address there, so that programs on this machine can reach the
 //! stack at the other end.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 
 use netstack::Ipv4Cidr;
 
@@ -31,11 +31,12 @@ pub enum HostSideError {
 ///
 /// See [`HostSideError`].
 pub fn configure(interface: &str, stack: Ipv4Cidr) -> Result<Ipv4Addr, HostSideError> {
-    // Only an address of this machine can be bound to.
-    if UdpSocket::bind((stack.address, 0)).is_ok() {
+    let mut netlink = Netlink::open()?;
+    // Not by binding a socket to it: in a namespace that never had an address, Linux lets any
+    // address be bound to.
+    if netlink.has_ipv4_address(stack.address)? {
         return Err(HostSideError::AddressInUse(stack.address));
     }
-    let mut netlink = Netlink::open()?;
     let link = netlink.link(interface)?;
     let present = netlink.ipv4_addresses(link.index)?;
     if !link.up {

@@ -181,23 +181,45 @@ impl Netlink {
     ///
     /// See [`NetlinkError`].
     pub fn ipv4_addresses(&mut self, index: u32) -> Result<Vec<(Ipv4Addr, u8)>, NetlinkError> {
+        let mut addresses = Vec::new();
+        self.each_ipv4_address(|link, address, prefix_len| {
+            if link == index {
+                addresses.push((address, prefix_len));
+            }
+        })?;
+        Ok(addresses)
+    }
+
+    /// Whether any link has this address.
+    ///
+    /// # Errors
+    ///
+    /// See [`NetlinkError`].
+    pub fn has_ipv4_address(&mut self, address: Ipv4Addr) -> Result<bool, NetlinkError> {
+        let mut found = false;
+        self.each_ipv4_address(|_, present, _| found |= present == address)?;
+        Ok(found)
+    }
+
+    /// Calls `each` with a link's index, an address of it, and the length of its prefix.
+    fn each_ipv4_address(
+        &mut self,
+        mut each: impl FnMut(u32, Ipv4Addr, u8),
+    ) -> Result<(), NetlinkError> {
         let mut message = AddressMessage::default();
         message.header.family = AddressFamily::Inet;
-        let mut addresses = Vec::new();
         self.request(RouteNetlinkMessage::GetAddress(message), NLM_F_DUMP, |answer| {
-            let RouteNetlinkMessage::NewAddress(address) = answer else { return };
-            if address.header.index != index {
+            let RouteNetlinkMessage::NewAddress(AddressMessage { header, attributes, .. }) = answer
+            else {
                 return;
-            }
-            addresses.extend(address.attributes.iter().filter_map(|attribute| match attribute {
-                AddressAttribute::Local(IpAddr::V4(local)) => {
-                    Some((*local, address.header.prefix_len))
+            };
+            for attribute in attributes {
+                if let AddressAttribute::Local(IpAddr::V4(local)) = attribute {
+                    each(header.index, local, header.prefix_len);
                 }
-                _ => None,
-            }));
+            }
         })
-        .map_err(|error| explain(format!("list the addresses of link {index}"), error))?;
-        Ok(addresses)
+        .map_err(|error| explain("list the addresses of this machine".into(), error))
     }
 
     /// Makes a veth pair, one end here and one in the network namespace `peer_namespace`.

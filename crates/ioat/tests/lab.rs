@@ -1,37 +1,31 @@
-//! The laboratory against this kernel. It has its own `main`, because a process can only enter a
-//! user namespace while it has one thread.
+//! The laboratory against this kernel.
 
 use std::{
     io::Read,
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    process::ExitCode,
 };
 
 use ioat::{
-    lab::{
-        Namespace, Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Transfer,
-        VethBaseline,
-    },
+    lab::{Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Transfer, VethBaseline},
     netlink::{LinkState, Netlink, NetlinkError},
 };
 
-fn main() {
-    if let Err(error) = Namespace::enter() {
-        panic!("this test needs namespaces: {error}");
-    }
-    let tests: [(&str, fn()); 8] = [
-        ("the_namespace_is_empty_and_ours", the_namespace_is_empty_and_ours),
-        ("links_are_made_changed_and_deleted", links_are_made_changed_and_deleted),
-        ("addresses_are_added_once_and_listed", addresses_are_added_once_and_listed),
-        ("refusals_say_what_was_refused", refusals_say_what_was_refused),
-        ("a_sender_sends_every_byte", a_sender_sends_every_byte),
-        ("a_sender_that_nobody_hears_says_so", a_sender_that_nobody_hears_says_so),
-        ("the_baseline_moves_every_byte", the_baseline_moves_every_byte),
-        ("the_baseline_leaves_nothing", the_baseline_leaves_nothing),
-    ];
-    for (name, test) in tests {
-        test();
-        println!("test {name} ... ok");
-    }
+use crate::namespace::{run, tests};
+
+mod namespace;
+
+fn main() -> ExitCode {
+    run(tests![
+        the_namespace_is_empty_and_ours,
+        links_are_made_changed_and_deleted,
+        addresses_are_added_once_and_listed,
+        refusals_say_what_was_refused,
+        a_sender_sends_every_byte,
+        a_sender_that_nobody_hears_says_so,
+        the_baseline_moves_every_byte,
+        the_baseline_leaves_nothing,
+    ])
 }
 
 fn netlink() -> Netlink {
@@ -85,6 +79,8 @@ fn addresses_are_added_once_and_listed() {
     let again = netlink().add_address(index, a, 24);
     assert!(matches!(again, Err(NetlinkError::Exists { .. })), "{again:?}");
     assert!(netlink().ipv4_addresses(index + 1000).unwrap().is_empty());
+    assert!(netlink().has_ipv4_address(b).unwrap());
+    assert!(!netlink().has_ipv4_address(Ipv4Addr::new(10, 1, 2, 4)).unwrap());
 }
 
 fn refusals_say_what_was_refused() {
