@@ -22,14 +22,25 @@ impl Measured {
     /// Gigabits (10^9) per second.
     #[must_use]
     pub fn gbps(&self) -> f64 {
-        self.bytes as f64 * 8.0 / 1e9 / self.wall.as_secs_f64()
+        ratio(self.bytes as f64 * 8.0 / 1e9, self.wall.as_secs_f64())
     }
 
-    /// CPU seconds per gigabyte (10^9 bytes).
+    /// CPU seconds of the receiving thread per gigabyte (10^9 bytes).
     #[must_use]
     pub fn cpu_s_per_gb(&self) -> f64 {
-        self.cpu.as_secs_f64() / (self.bytes as f64 / 1e9)
+        self.s_per_gb(self.cpu)
     }
+
+    /// Seconds of `time` per gigabyte (10^9 bytes) received.
+    #[must_use]
+    pub fn s_per_gb(&self, time: Duration) -> f64 {
+        ratio(time.as_secs_f64(), self.bytes as f64 / 1e9)
+    }
+}
+
+/// 0 where there is nothing to divide by: a stream without bytes has no speed.
+fn ratio(dividend: f64, divisor: f64) -> f64 {
+    if divisor > 0.0 { dividend / divisor } else { 0.0 }
 }
 
 /// Reads `stream` to its end, in reads of `buffer`'s length, giving each piece to `each`.

@@ -19,13 +19,15 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is no size: use a number of bytes, such as 65536 or 64K"))
 }
 
-/// Parses a number of bytes that is at least 1 and fits in memory.
+/// Parses the length of a buffer: at least 1 byte, at most 1 GiB.
 pub(crate) fn parse_length(text: &str) -> Result<usize, String> {
-    match parse(text)? {
-        0 => Err("it must be at least 1 byte".into()),
-        bytes => usize::try_from(bytes).map_err(|_| format!("{bytes} bytes do not fit in memory")),
+    match usize::try_from(parse(text)?) {
+        Ok(bytes @ 1..=LONGEST_BUFFER) => Ok(bytes),
+        _ => Err("it must be from 1 byte to 1G".into()),
     }
 }
+
+const LONGEST_BUFFER: usize = 1 << 30;
 
 #[cfg(test)]
 mod tests {
@@ -43,6 +45,9 @@ mod tests {
         {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
-        assert!(parse_length("0").is_err());
+        assert_eq!(parse_length("1G"), Ok(1 << 30));
+        for bad in ["0", "2G", "18446744073709551615"] {
+            assert!(parse_length(bad).is_err(), "{bad:?}");
+        }
     }
 }

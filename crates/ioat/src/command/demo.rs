@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, thread::available_parallelism, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use clap::Args;
 use dmaengine::{Arena, DmaBuf, Kind};
@@ -7,7 +7,9 @@ use ioat::{
     engine::EngineName,
     host::{Host, HostConfig},
     host_side,
-    lab::{Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, pin_to_cpu},
+    lab::{
+        Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, allowed_cpus, pin_to_cpu,
+    },
     measure::Measured,
 };
 use netstack::Ipv4Cidr;
@@ -25,8 +27,8 @@ use crate::{failure::Failure, size};
 #[command(after_help = "Example: ioat demo --bytes 4G --json")]
 pub(crate) struct Demo {
     /// Bytes that each receiver gets in each round.
-    #[arg(long, value_name = "N", default_value = "1G", value_parser = size::parse_length)]
-    bytes: usize,
+    #[arg(long, value_name = "N", default_value = "1G", value_parser = parse_bytes)]
+    bytes: u64,
     /// Timed rounds; the median is printed. A first round, in which every byte is checked, is not
     /// timed.
     #[arg(long, value_name = "N", default_value_t = 5,
@@ -38,6 +40,13 @@ pub(crate) struct Demo {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    match size::parse(text)? {
+        0 => Err("it must be at least 1 byte".into()),
+        bytes => Ok(bytes),
+    }
 }
 
 /// The result, as `--json` prints it.
@@ -77,9 +86,9 @@ impl Demo {
         {
             contestants.push(Contestant::ours(number as u8, engine, self.read_size)?);
         }
-        let sender_cpu = self.pin()?;
+        let sender_cpu = Self::pin()?;
         let transfers = u64::from(self.rounds + 1) * contestants.len() as u64;
-        let bar = progress::bytes(transfers * self.bytes as u64);
+        let bar = progress::bytes(transfers * self.bytes);
         for contestant in &mut contestants {
             contestant.round(self.transfer(true, sender_cpu), &bar)?;
         }
@@ -90,7 +99,7 @@ impl Demo {
         }
         bar.finish_and_clear();
         let document = Document {
-            bytes: self.bytes as u64,
+            bytes: self.bytes,
             rounds: self.rounds,
             read_size: self.read_size,
             rows: contestants.iter().map(Contestant::row).collect(),
@@ -104,18 +113,19 @@ impl Demo {
     }
 
     const fn transfer(&self, checked: bool, sender_cpu: Option<usize>) -> Transfer {
-        Transfer { bytes: self.bytes as u64, checked, sender_cpu }
+        Transfer { bytes: self.bytes, checked, sender_cpu }
     }
 
     /// Pins this thread, which receives; the sender's CPU is another one. Engines run where the
-    /// system puts them. On a machine with one CPU nobody is pinned.
-    fn pin(&self) -> Result<Option<usize>, Failure> {
-        let cpus = available_parallelism().map_or(1, usize::from);
-        if cpus < 2 {
-            return Ok(None);
+    /// system puts them. Where there is one CPU, nobody is pinned.
+    fn pin() -> Result<Option<usize>, Failure> {
+        match allowed_cpus().map_err(machine)?[..] {
+            [sender, receiver, ..] => {
+                pin_to_cpu(receiver).map_err(machine)?;
+                Ok(Some(sender))
+            }
+            _ => Ok(None),
         }
-        pin_to_cpu(1).map_err(machine)?;
-        Ok(Some(0))
     }
 }
 
@@ -198,9 +208,7 @@ impl Contestant {
             kind: self.kind.as_str(),
             gbps: spread(|round| round.measured.gbps()),
             receiver_cpu_s_per_gb: spread(|round| round.measured.cpu_s_per_gb()),
-            engine_cpu_s_per_gb: spread(|round| {
-                round.copied.engine_cpu.as_secs_f64() / (round.measured.bytes as f64 / 1e9)
-            }),
+            engine_cpu_s_per_gb: spread(|round| round.measured.s_per_gb(round.copied.engine_cpu)),
             bytes_by_engine: mean(|round| round.copied.by_engine),
             bytes_by_cpu: mean(|round| round.copied.by_cpu),
             verified: self.verified,

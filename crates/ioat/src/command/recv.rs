@@ -8,14 +8,14 @@ use std::{
 use clap::Args;
 use ioat::{
     engine::EngineName,
-    host::{Host, HostConfig},
-    host_side,
+    host::{Host, HostConfig, OpenError},
+    host_side::{self, HostSideError},
     measure::receive_all,
 };
 use netdma::Copybreak;
 use netstack::Ipv4Cidr;
 use serde::Serialize;
-use sockets::TcpListener;
+use sockets::{StartError, TcpListener};
 
 use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
@@ -79,8 +79,8 @@ impl Recv {
         let mut config = HostConfig::new(&self.link, address, self.engine.clone());
         config.sockets.copybreak = self.copybreak;
         config.buffer_bytes = self.read_size;
-        let host = Host::open(&config).map_err(machine)?;
-        let kernel = host_side::configure(host.interface(), address).map_err(machine)?;
+        let host = Host::open(&config).map_err(not_opened)?;
+        let kernel = host_side::configure(host.interface(), address).map_err(not_configured)?;
         let mut buffer = host.buffer(self.read_size).map_err(machine)?;
         let listener = TcpListener::bind(host.stack(), self.listen).map_err(|error| {
             Failure::Usage(format!("cannot listen at {}: {error}", self.listen))
@@ -106,7 +106,6 @@ impl Recv {
         bar.finish_and_clear();
         let measured = measured.map_err(failed)?;
         out.flush().map_err(|error| failed(self.write_error(&error)))?;
-        let gigabytes = measured.bytes as f64 / 1e9;
         let offload = host.stack().statistics().offload;
         let summary = Summary {
             bytes: measured.bytes,
@@ -115,7 +114,7 @@ impl Recv {
             engine: name,
             kind,
             receiver_cpu_s_per_gb: measured.cpu_s_per_gb(),
-            engine_cpu_s_per_gb: (engine_cpu() - engine_cpu_before).as_secs_f64() / gigabytes,
+            engine_cpu_s_per_gb: measured.s_per_gb(engine_cpu().saturating_sub(engine_cpu_before)),
             bytes_by_engine: offload.bytes_by_engine,
             bytes_by_cpu: offload.bytes_by_cpu_total(),
         };
@@ -175,6 +174,22 @@ impl Recv {
     fn write_error(&self, error: &io::Error) -> io::Error {
         let path = self.out.as_deref().unwrap_or_else(|| "the output".as_ref()).display();
         io::Error::new(error.kind(), format!("cannot write {path}: {error}"))
+    }
+}
+
+/// A name that no interface, or an address that no host can have, is the user's mistake.
+fn not_opened(error: OpenError) -> Failure {
+    match error {
+        OpenError::Tap(netdev::OpenError::BadName { .. })
+        | OpenError::Start(StartError::Config(_)) => Failure::Usage(error.to_string()),
+        error => machine(error),
+    }
+}
+
+fn not_configured(error: HostSideError) -> Failure {
+    match error {
+        HostSideError::NoRoom(..) => Failure::Usage(error.to_string()),
+        error => machine(error),
     }
 }
 

@@ -48,7 +48,7 @@ impl Sub for Copied {
         Self {
             by_engine: self.by_engine - earlier.by_engine,
             by_cpu: self.by_cpu - earlier.by_cpu,
-            engine_cpu: self.engine_cpu - earlier.engine_cpu,
+            engine_cpu: self.engine_cpu.saturating_sub(earlier.engine_cpu),
         }
     }
 }
