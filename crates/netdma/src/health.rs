@@ -11,6 +11,10 @@ const FIRST_REST: Duration = Duration::from_millis(1);
 /// The longest rest. One failure must never disable the engine for good.
 const LONGEST_REST: Duration = Duration::from_secs(1);
 
+/// The rest of an engine that could not be reset. Trying to holds everything up for the time that a
+/// reset may take, so that this bounds its share to some hundredths.
+const REST_AFTER_FAILED_RESET: Duration = Duration::from_secs(10);
+
 /// A circuit breaker: after a failure the engine rests, longer each time it fails again.
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -40,6 +44,12 @@ impl Health {
             self.resting_until = Some(now + self.rest);
             self.rest = (self.rest * 2).min(LONGEST_REST);
         }
+    }
+
+    /// It could not be reset, which took until `now`.
+    pub(crate) fn reset_failed(&mut self, now: Instant) {
+        self.resting_until = Some(now + REST_AFTER_FAILED_RESET);
+        self.rest = LONGEST_REST;
     }
 
     /// A copy succeeded.

@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// An engine that ended no copy for so long, while it had some, is reset. Linux's `ioatdma` waits
-/// as long (`completion_timeout`, 200 ms).
+/// as long (`completion_timeout`, 200 ms). On an engine that ends copies out of order, others hide
+/// one that does not end.
 const STALL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long a reset may take: Linux's `ioat_reset_sync` is given 200 ms.
@@ -164,7 +165,9 @@ impl Offload {
                             if error == SubmitError::ChannelDown && engine.is_idle() {
                                 // It did not start again after its last reset, and nothing is in
                                 // flight whose stall would reset it once more.
-                                let _stuck = engine.terminate_sync(RESET_TIMEOUT, |_| {});
+                                if engine.terminate_sync(RESET_TIMEOUT, |_| {}) == Err(Stuck) {
+                                    health.reset_failed(now + RESET_TIMEOUT);
+                                }
                                 counters.engine_resets += 1;
                             }
                             (source, cause_of_refusal(error, health, now))
@@ -233,12 +236,19 @@ impl Offload {
             // If it cannot be proven idle, the copies stay in flight and the next call after
             // another timeout tries again; the receive calls that wait for them cannot return.
             match engine.terminate_sync(RESET_TIMEOUT, &mut settle) {
-                Ok(()) => *failed_resets = 0,
-                Err(Stuck) => *failed_resets += 1,
+                Ok(()) => {
+                    *failed_resets = 0;
+                    *progress_at = now;
+                    health.failed(now);
+                }
+                Err(Stuck) => {
+                    // The time that it took has passed since `now`.
+                    *failed_resets += 1;
+                    *progress_at = now + RESET_TIMEOUT;
+                    health.reset_failed(*progress_at);
+                }
             }
-            health.failed(now);
             counters.engine_resets += 1;
-            *progress_at = now;
         }
     }
 

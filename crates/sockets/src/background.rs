@@ -1,12 +1,13 @@
 //! The thread that serves packets and timers while no program thread does.
 
 use std::{
-    sync::{Arc, MutexGuard, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
 
 use netstack::Instant;
+use parking_lot::MutexGuard;
 
 use crate::{
     core::{Core, Driver},
@@ -33,7 +34,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     let mut core = shared.lock();
     core.driver = Driver::Background;
     while core.stack.has_undelivered() && core.check_link().is_ok() && shared.now() < until {
-        core = turn(shared, core, Some(until));
+        turn(shared, &mut core, Some(until));
     }
 }
 
@@ -63,22 +64,15 @@ fn stand_by(shared: &Shared) -> Option<MutexGuard<'_, Core>> {
 }
 
 /// Drives until a program thread takes over, or the last handle is gone.
-fn drive<'a>(shared: &'a Shared, mut core: MutexGuard<'a, Core>) {
+fn drive(shared: &Shared, mut core: MutexGuard<'_, Core>) {
     // Acquire: as in `run`.
     while core.driver == Driver::Background && !shared.closing.load(Ordering::Acquire) {
-        core = turn(shared, core, None);
+        turn(shared, &mut core, None);
     }
 }
 
-fn turn<'a>(
-    shared: &'a Shared,
-    mut core: MutexGuard<'a, Core>,
-    until: Option<Instant>,
-) -> MutexGuard<'a, Core> {
-    if core.turn(shared.now()) {
-        // Let a thread that waits for the lock have it.
-        drop(core);
-        return shared.lock();
+fn turn(shared: &Shared, core: &mut MutexGuard<'_, Core>, until: Option<Instant>) {
+    if !shared.turn(core) {
+        shared.block(core, None, until);
     }
-    shared.block(core, until)
 }

@@ -2,8 +2,9 @@
 
 use std::{
     io,
+    os::fd::OwnedFd,
     sync::{
-        Arc, Condvar,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::Thread,
@@ -13,6 +14,8 @@ use std::{
 use netdev::Link;
 use netdma::{Offload, ReceiveId, RxPacket};
 use netstack::{Event, Instant, ListenerId, Readiness, RxMeta, SocketId, TxMeta};
+use parking_lot::Condvar;
+use rustix::event::{EventfdFlags, eventfd};
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
 /// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
@@ -49,14 +52,46 @@ pub(crate) enum Driver {
     Background,
 }
 
+/// The driver, asleep in `poll(2)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asleep {
+    /// What it waits for itself; `None` for the background thread.
+    pub(crate) key: Option<Key>,
+    /// When it wakes by itself.
+    pub(crate) until: Instant,
+    /// Whether the end of the engine's copies wakes it.
+    pub(crate) watches_engine: bool,
+}
+
+/// What wakes a driver out of `poll(2)`: one event for each role, because a new driver may be asleep
+/// before the old one has seen that it is replaced.
+#[derive(Debug)]
+pub(crate) struct Kicks {
+    pub(crate) program: OwnedFd,
+    pub(crate) background: OwnedFd,
+}
+
+impl Kicks {
+    pub(crate) fn new() -> io::Result<Self> {
+        let event = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC);
+        Ok(Self { program: event()?, background: event()? })
+    }
+
+    fn kick(fd: &OwnedFd) {
+        // The counter is full only if it was never read: then the driver is awake already.
+        let _full = rustix::io::write(fd, &1u64.to_ne_bytes());
+    }
+}
+
 pub(crate) struct Core {
     pub(crate) stack: netstack::Stack<RxPacket>,
     pub(crate) offload: Offload,
     pub(crate) driver: Driver,
+    /// Set by the driver before it sleeps; taken by whoever kicks it.
+    pub(crate) asleep: Option<Asleep>,
+    pub(crate) kicks: Arc<Kicks>,
     /// The background thread, while it sleeps until it is told that nobody drives.
     pub(crate) sleeping_background: Option<Thread>,
-    /// When the driver wakes from `poll(2)` by itself; `None` while it is awake.
-    pub(crate) sleeping_until: Option<Instant>,
     link: Box<dyn Link>,
     /// Why the link is gone, once it is.
     link_failure: Option<(io::ErrorKind, String)>,
@@ -67,6 +102,8 @@ pub(crate) struct Core {
     /// Receive calls in progress: at most one for a socket.
     receives: Vec<(SocketId, ReceiveId)>,
     waiting: Vec<(Key, Arc<Waiter>)>,
+    /// Sockets whose copies have all ended, for the length of [`Core::reap`].
+    idle: Vec<SocketId>,
 }
 
 impl Core {
@@ -74,25 +111,34 @@ impl Core {
         stack: netstack::Stack<RxPacket>,
         offload: Offload,
         link: Box<dyn Link>,
+        kicks: Arc<Kicks>,
     ) -> Self {
         let frame = vec![0; stack.max_frame_len()].into_boxed_slice();
         Self {
             stack,
             offload,
             driver: Driver::Nobody,
+            asleep: None,
+            kicks,
             sleeping_background: None,
-            sleeping_until: None,
             link,
             link_failure: None,
             frame,
             frames_at_once: 1,
             receives: Vec::new(),
             waiting: Vec::new(),
+            idle: Vec::new(),
         }
     }
 
     pub(crate) fn link(&self) -> &dyn Link {
         &*self.link
+    }
+
+    /// Whether to wait for the link's event: not once it is gone, and not while it has no receive
+    /// buffers, which come back with the programs' reads.
+    pub(crate) fn awaits_link(&self) -> bool {
+        self.link_failure.is_none() && self.link.event().is_some()
     }
 
     /// Fails once the link is gone: nothing can be received or sent any more.
@@ -130,6 +176,9 @@ impl Core {
 
     /// Takes frames from the link into the stack.
     fn receive_frames(&mut self, now: Instant) -> Received {
+        if self.link_failure.is_some() {
+            return Received { frames: 0, bytes: 0 };
+        }
         let Self { link, stack, frames_at_once, link_failure, .. } = self;
         let mut bytes = 0;
         let outcome = link.receive(now - Instant::ZERO, *frames_at_once, &mut |packet, info| {
@@ -175,12 +224,12 @@ impl Core {
     /// Collects ended copies and wakes the calls that waited for the last of theirs. Returns
     /// whether a call's copies have all ended.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
-        let Self { offload, stack, waiting, .. } = self;
-        let mut any = false;
-        offload.reap(stack, now, |socket| {
-            any = true;
-            wake_in(waiting, Key::Socket(socket));
-        });
+        let Self { offload, stack, idle, .. } = self;
+        offload.reap(stack, now, |socket| idle.push(socket));
+        let any = !self.idle.is_empty();
+        while let Some(socket) = self.idle.pop() {
+            self.wake(Key::Socket(socket));
+        }
         any
     }
 
@@ -246,18 +295,53 @@ impl Core {
         self.waiting.retain(|(_, other)| !Arc::ptr_eq(other, waiter));
     }
 
+    /// Wakes who waits for `key`, the driver included.
     pub(crate) fn wake(&mut self, key: Key) {
-        wake_in(&self.waiting, key);
-    }
-
-    /// Wakes one waiting thread, whoever it is, so that it drives.
-    pub(crate) fn promote(&mut self) -> bool {
-        self.waiting.first().inspect(|(_, waiter)| notify(waiter)).is_some()
+        for (_, waiter) in self.waiting.iter().filter(|(other, _)| *other == key) {
+            notify(waiter);
+        }
+        if self.asleep.is_some_and(|driver| driver.key == Some(key)) {
+            self.kick_driver();
+        }
     }
 
     pub(crate) fn wake_all(&mut self) {
         for (_, waiter) in &self.waiting {
             notify(waiter);
+        }
+        self.kick_driver();
+    }
+
+    /// Wakes one waiting thread, whoever it is, so that it drives; `false` if there is none. It may
+    /// have been woken already and return without driving: then it promotes another one.
+    pub(crate) fn promote(&self) -> bool {
+        self.waiting.first().inspect(|(_, waiter)| notify(waiter)).is_some()
+    }
+
+    /// Wakes the driver if it is asleep, so that it looks at the state again.
+    pub(crate) fn kick_driver(&mut self) {
+        if self.asleep.take().is_some() {
+            match self.driver {
+                Driver::Program => Kicks::kick(&self.kicks.program),
+                Driver::Background => Kicks::kick(&self.kicks.background),
+                Driver::Nobody => {}
+            }
+        }
+    }
+
+    /// Wakes the driver if something is due before it wakes by itself.
+    pub(crate) fn kick_driver_if_due(&mut self) {
+        if let Some(Asleep { until, .. }) = self.asleep
+            && self.deadline().is_some_and(|due| due < until)
+        {
+            self.kick_driver();
+        }
+    }
+
+    /// Sees to it that the end of the copies in flight wakes the driver.
+    pub(crate) fn have_driver_watch_engine(&mut self) {
+        if self.asleep.is_some_and(|driver| !driver.watches_engine) {
+            self.kick_driver();
         }
     }
 }
@@ -288,12 +372,6 @@ fn tx_info(meta: TxMeta) -> netdev::TxInfo {
             size: short(gso.segment_size),
             header_len: short(gso.header_len),
         }),
-    }
-}
-
-fn wake_in(waiting: &[(Key, Arc<Waiter>)], key: Key) {
-    for (_, waiter) in waiting.iter().filter(|(other, _)| *other == key) {
-        notify(waiter);
     }
 }
 

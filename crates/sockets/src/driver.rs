@@ -1,19 +1,31 @@
 //! Who drives the shard, and how threads wait.
+//!
+//! One thread at a time *drives*: it does turns and, when there is nothing to do, sleeps in
+//! `poll(2)` on the link and the engine. Other threads in calls sleep on a condition variable each,
+//! and are woken when something happened to what they wait for. Three rules keep a wake-up from
+//! being lost:
+//!
+//! - Whoever changes what a call waits for wakes its key, and that reaches a sleeping driver too.
+//! - Whoever leaves a call while nobody drives passes the role on: to a thread that waits, else to
+//!   the background thread.
+//! - Whoever leaves something due earlier than the driver wakes, or a copy that it does not watch,
+//!   kicks it.
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use netstack::Instant;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use parking_lot::{Mutex, MutexGuard};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::core::{Core, Driver, Key, LONGEST_SLEEP, Waiter};
+use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, Waiter};
 
 /// Looks at the engine this many times before a driver that has nothing else to do blocks on its
 /// event. Blocking costs an `eventfd` write by the engine, a `poll(2)` and a switch of context: some
@@ -24,8 +36,7 @@ const SPINS_BEFORE_BLOCKING: u32 = 64;
 pub(crate) struct Shared {
     core: Mutex<Core>,
     epoch: std::time::Instant,
-    /// Wakes the driver out of `poll(2)`.
-    kick: OwnedFd,
+    kicks: Arc<Kicks>,
     link_event: Option<OwnedFd>,
     engine_event: Option<OwnedFd>,
     /// Turns that program threads drove so far: how the background thread sees, without the lock,
@@ -41,7 +52,7 @@ impl Shared {
         Ok(Self {
             link_event: own(core.link().event())?,
             engine_event: own(core.offload.event())?,
-            kick: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            kicks: Arc::clone(&core.kicks),
             core: Mutex::new(core),
             epoch: std::time::Instant::now(),
             turns: AtomicU64::new(0),
@@ -54,68 +65,83 @@ impl Shared {
         Instant::from(self.epoch.elapsed())
     }
 
+    /// The lock is not poisoned by a thread that panicked in it: its connection may be wrong then,
+    /// but memory under DMA must still be collected.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
-        // A thread that panicked inside the lock left a state that may be wrong for its connection,
-        // but memory under DMA must still be collected: go on.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock()
     }
 
-    /// Wakes the driver so that it looks at the state again.
-    pub(crate) fn kick(&self) {
-        // The counter is full only if it was never read: then the driver is awake already.
-        let _full = rustix::io::write(&self.kick, &1u64.to_ne_bytes());
-    }
-
-    /// Blocks until the link or the engine has something, a kick, or `until`. The caller must have
-    /// done all there was to do, and drives.
-    pub(crate) fn block<'a>(
-        &'a self,
-        mut core: MutexGuard<'a, Core>,
-        until: Option<Instant>,
-    ) -> MutexGuard<'a, Core> {
-        let copying = core.offload.poll_timeout().is_some();
-        if copying && !core.offload.arm() {
-            // The copies have ended meanwhile, or the engine has no event: look again.
-            drop(core);
-            std::thread::yield_now();
-            return self.lock();
+    /// One turn; `false` if there was nothing to do. Gives the lock to a thread that waits for it
+    /// afterwards, so that a flood of packets does not keep calls out.
+    pub(crate) fn turn(&self, core: &mut MutexGuard<'_, Core>) -> bool {
+        let worked = core.turn(self.now());
+        if worked {
+            MutexGuard::bump(core);
         }
-        let due = earliest(core.deadline(), until);
-        core.sleeping_until = Some(due.unwrap_or_else(|| self.now() + LONGEST_SLEEP));
-        // A link without receive buffers has no event: they come back with the program's reads.
-        let link = if core.link().event().is_some() { &self.link_event } else { &None };
-        let engine = if copying { &self.engine_event } else { &None };
-        drop(core);
-        self.poll([Some(self.kick.as_fd()), as_fd(link), as_fd(engine)], due);
-        let mut drained = [0; 8];
-        let _empty = rustix::io::read(&self.kick, &mut drained);
-        let mut core = self.lock();
-        core.sleeping_until = None;
-        core
+        worked
     }
 
-    fn poll(&self, fds: [Option<BorrowedFd<'_>>; 3], until: Option<Instant>) {
-        let timeout = until.map_or(LONGEST_SLEEP, |until| until - self.now()).min(LONGEST_SLEEP);
-        let mut polled = fds.map(|fd| {
-            // A missing descriptor stands in as the kick, which is polled anyway.
-            PollFd::from_borrowed_fd(fd.unwrap_or_else(|| self.kick.as_fd()), PollFlags::IN)
-        });
+    /// Blocks the driver until the link or the engine has something, a kick, or `until`. It must
+    /// have done all there was to do. `key` is what it waits for itself.
+    pub(crate) fn block(
+        &self,
+        core: &mut MutexGuard<'_, Core>,
+        key: Option<Key>,
+        until: Option<Instant>,
+    ) {
+        // Whatever was reaped since the last turn may have opened a window.
+        core.transmit(self.now());
+        let watches_engine = core.offload.poll_timeout().is_some();
+        if watches_engine && !core.offload.arm() {
+            // The copies have ended meanwhile, or the engine has no event: look again.
+            MutexGuard::unlocked(core, std::thread::yield_now);
+            return;
+        }
+        let role = core.driver;
+        let latest = self.now() + LONGEST_SLEEP;
+        let until = [core.deadline(), until, Some(latest)].into_iter().flatten().min();
+        let until = until.unwrap_or(latest);
+        core.asleep = Some(Asleep { key, until, watches_engine });
+        let kick = match role {
+            Driver::Program => &self.kicks.program,
+            Driver::Background | Driver::Nobody => &self.kicks.background,
+        };
+        let link = self.link_event.as_ref().filter(|_| core.awaits_link());
+        let engine = self.engine_event.as_ref().filter(|_| watches_engine);
+        MutexGuard::unlocked(core, || self.poll(kick, link, engine, until));
+        // Whoever took the role over has slept, or not, since.
+        if core.driver == role {
+            core.asleep = None;
+        }
+    }
+
+    fn poll(
+        &self,
+        kick: &OwnedFd,
+        link: Option<&OwnedFd>,
+        engine: Option<&OwnedFd>,
+        until: Instant,
+    ) {
+        let timeout = timespec(until - self.now());
+        // The kick stands in for what is not waited for.
+        let mut fds = [
+            PollFd::new(kick, PollFlags::IN),
+            PollFd::new(link.unwrap_or(kick), PollFlags::IN),
+            PollFd::new(engine.unwrap_or(kick), PollFlags::IN),
+        ];
         // EINTR is a wake-up like any other: the caller looks at the state again.
-        let _interrupted = poll(&mut polled, Some(&timespec(timeout)));
+        let _interrupted = poll(&mut fds, Some(&timeout));
+        if !fds[0].revents().is_empty() {
+            // Only this role reads it.
+            let _empty = rustix::io::read(kick, &mut [0; 8]);
+        }
     }
-}
-
-fn as_fd(fd: &Option<OwnedFd>) -> Option<BorrowedFd<'_>> {
-    fd.as_ref().map(OwnedFd::as_fd)
-}
-
-fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    [a, b].into_iter().flatten().min()
 }
 
 fn timespec(duration: Duration) -> Timespec {
     Timespec {
-        tv_sec: duration.as_secs().min(i32::MAX as u64).cast_signed(),
+        // At most `LONGEST_SLEEP`.
+        tv_sec: duration.as_secs().cast_signed(),
         tv_nsec: duration.subsec_nanos().into(),
     }
 }
@@ -123,18 +149,17 @@ fn timespec(duration: Duration) -> Timespec {
 /// A thread inside a call. It holds the shard's lock except while it sleeps.
 pub(crate) struct Call<'a> {
     shared: &'a Shared,
-    /// `None` only while the thread sleeps, inside [`Call::wait`].
-    core: Option<MutexGuard<'a, Core>>,
+    core: MutexGuard<'a, Core>,
     drives: bool,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn enter(shared: &'a Shared) -> Self {
-        Self { shared, core: Some(shared.lock()), drives: false }
+        Self { shared, core: shared.lock(), drives: false }
     }
 
     pub(crate) fn core(&mut self) -> &mut Core {
-        self.core.as_mut().expect("the lock is held while a call is not asleep")
+        &mut self.core
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -144,54 +169,53 @@ impl<'a> Call<'a> {
     /// Makes progress towards whatever the caller waits for: one turn, or one sleep until something
     /// happened to `key`, or `until`. The caller then looks whether its condition holds.
     pub(crate) fn wait(&mut self, key: Key, until: Option<Instant>) {
-        if !self.drives && self.core().driver == Driver::Program {
+        if self.takes_role() {
+            self.drive(key, until);
+        } else {
             self.sleep(key, until);
-        } else {
-            self.drive(until);
         }
     }
 
-    /// Makes progress while an engine copies into this call's buffer: does the work that there is,
-    /// or waits for the engine.
-    pub(crate) fn wait_for_copies(&mut self) {
-        if !self.drives && self.core().driver == Driver::Program {
-            // The driver may be asleep without having asked the engine for an event.
-            self.wait_for_engine();
-        } else {
-            self.drive(None);
+    /// Makes progress while an engine copies into the buffer of this call, which is for the socket
+    /// that `key` names: does the work that there is, or waits for the engine.
+    pub(crate) fn wait_for_copies(&mut self, key: Key) {
+        if self.takes_role() {
+            self.drive(key, None);
+        } else if !self.spin() {
+            self.core.have_driver_watch_engine();
+            self.sleep(key, None);
         }
     }
 
-    fn drive(&mut self, until: Option<Instant>) {
-        let now = self.now();
-        let core = self.core.as_mut().expect("held");
-        if !self.drives {
-            if core.driver == Driver::Background {
-                self.shared.kick();
-            }
-            core.driver = Driver::Program;
+    /// Whether this thread drives, from now on if no other program thread does.
+    fn takes_role(&mut self) -> bool {
+        if !self.drives && self.core.driver != Driver::Program {
+            // The background thread, if it drives and is asleep, must see that it is replaced.
+            self.core.kick_driver();
+            self.core.driver = Driver::Program;
             self.drives = true;
         }
+        self.drives
+    }
+
+    fn drive(&mut self, key: Key, until: Option<Instant>) {
         // Relaxed, and not one addition: a hint, written under the lock.
         let turns = self.shared.turns.load(Ordering::Relaxed);
         self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
-        if core.turn(now) || self.spin() {
-            return;
+        if !self.shared.turn(&mut self.core) && !self.spin() {
+            self.shared.block(&mut self.core, Some(key), until);
         }
-        let core = self.core.take().expect("held");
-        self.core = Some(self.shared.block(core, until));
     }
 
     /// Looks at the engine for a moment before anybody blocks on it. Returns whether a receive's
     /// copies have all ended.
     fn spin(&mut self) -> bool {
         for _ in 0..SPINS_BEFORE_BLOCKING {
-            let now = self.shared.now();
-            let core = self.core();
-            if core.offload.poll_timeout().is_none() {
+            if self.core.offload.poll_timeout().is_none() {
                 return false;
             }
-            if core.reap(now) {
+            let now = self.shared.now();
+            if self.core.reap(now) {
                 return true;
             }
             std::hint::spin_loop();
@@ -199,65 +223,32 @@ impl<'a> Call<'a> {
         false
     }
 
-    fn wait_for_engine(&mut self) {
-        if self.spin() {
-            return;
-        }
-        let until = self.core().offload.poll_timeout();
-        if self.core().offload.arm() {
-            self.core = None;
-            self.shared.poll([as_fd(&self.shared.engine_event), None, None], until);
-        } else {
-            self.core = None;
-            std::thread::yield_now();
-        }
-        self.core = Some(self.shared.lock());
-        let now = self.now();
-        self.core().reap(now);
-    }
-
-    /// Sleeps until the driver wakes this thread.
+    /// Sleeps until something happened to `key`, or the role is passed on to this thread.
     fn sleep(&mut self, key: Key, until: Option<Instant>) {
         thread_local! {
             static WAITER: Arc<Waiter> = Arc::default();
         }
-        self.kick_if_due_earlier();
-        let timeout = until.map_or(LONGEST_SLEEP, |until| until - self.now());
+        self.core.kick_driver_if_due();
+        let timeout = until.map_or(LONGEST_SLEEP, |until| until - self.now()).min(LONGEST_SLEEP);
         WAITER.with(|waiter| {
-            let mut core = self.core.take().expect("held");
-            core.start_waiting(key, waiter);
+            self.core.start_waiting(key, waiter);
             // Relaxed: written and read under the shard's lock.
-            let (mut core, _timed_out) = waiter
-                .condvar
-                .wait_timeout_while(core, timeout, |_| !waiter.woken.load(Ordering::Relaxed))
-                .unwrap_or_else(PoisonError::into_inner);
-            core.stop_waiting(waiter);
-            self.core = Some(core);
+            let asleep = |_: &mut Core| !waiter.woken.load(Ordering::Relaxed);
+            waiter.condvar.wait_while_for(&mut self.core, asleep, timeout);
+            self.core.stop_waiting(waiter);
         });
-    }
-
-    /// If something is due before the driver wakes by itself, wakes it now.
-    fn kick_if_due_earlier(&mut self) {
-        let core = self.core();
-        let Some(sleeping_until) = core.sleeping_until else { return };
-        if core.deadline().is_some_and(|due| due < sleeping_until) {
-            self.shared.kick();
-        }
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        let core = &mut *self.core;
         if self.drives {
-            self.core().driver = Driver::Nobody;
-        } else {
-            self.kick_if_due_earlier();
+            core.driver = Driver::Nobody;
         }
-        let core = self.core();
-        // Not only a driver hands over: a thread that was woken to drive, and finds that what it
-        // waited for has happened, leaves without having driven.
-        if core.driver == Driver::Nobody
-            && !core.promote()
+        if core.driver != Driver::Nobody {
+            core.kick_driver_if_due();
+        } else if !core.promote()
             && let Some(background) = core.sleeping_background.take()
         {
             background.unpark();

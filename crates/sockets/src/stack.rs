@@ -10,7 +10,7 @@ use netdma::{Copybreak, Counters, Engine, Offload};
 
 use crate::{
     Config, StartError, background,
-    core::Core,
+    core::{Core, Kicks},
     driver::{Call, Shared},
 };
 
@@ -70,7 +70,8 @@ impl Stack {
             tcp,
             seed,
         })?;
-        let core = Core::new(stack, Offload::new(engine, copybreak), link);
+        let offload = Offload::new(engine, copybreak);
+        let core = Core::new(stack, offload, link, Arc::new(Kicks::new()?));
         let shared = Arc::new(Shared::new(core)?);
         let background = thread::Builder::new().name("ioat-stack".into()).spawn({
             let shared = shared.clone();
@@ -110,7 +111,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Release: pairs with the background thread's acquire.
         self.shared.closing.store(true, Ordering::Release);
-        self.shared.kick();
+        self.shared.lock().kick_driver();
         if let Some(background) = self.background.take() {
             background.thread().unpark();
             // It panicked: its message is on standard error, and there is nothing left to stop.

@@ -77,13 +77,17 @@ impl TcpStream {
     /// `ConnectionRefused`, `TimedOut`, `HostUnreachable`, `NetworkUnreachable`,
     /// `AddrNotAvailable`, as for the kernel's sockets.
     pub fn connect(stack: &Stack, peer: SocketAddrV4) -> io::Result<Self> {
-        let mut call = stack.call();
-        call.core().check_link()?;
-        let now = call.now();
-        let id = call.core().stack.connect(now, peer).map_err(connect_error)?;
-        call.core().transmit(now);
+        let id = {
+            let mut call = stack.call();
+            call.core().check_link()?;
+            let now = call.now();
+            let id = call.core().stack.connect(now, peer).map_err(connect_error)?;
+            call.core().transmit(now);
+            id
+        };
         // From here on the socket is closed when the stream is dropped, also on an error.
         let stream = Self::new(stack.clone(), id);
+        let mut call = stack.call();
         let outcome = loop {
             match call.core().stack.connect_state(id) {
                 ConnectState::Connected => break Ok(()),
@@ -178,15 +182,17 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let mut call = self.stack.call();
         let now = call.now();
+        call.core().stack.local_address(self.id).ok_or_else(not_connected)?;
         if how != Shutdown::Read {
-            call.core().stack.shutdown(now, self.id).map_err(connection_error)?;
+            call.core().stack.shutdown(now, self.id).map_err(|_gone| not_connected())?;
             call.core().transmit(now);
         }
         if how != Shutdown::Write {
             // Relaxed: readers look at it under the shard's lock.
             self.read_shut.store(true, Ordering::Relaxed);
-            call.core().wake(Key::Socket(self.id));
         }
+        // Readers and writers that wait see it.
+        call.core().wake(Key::Socket(self.id));
         Ok(())
     }
 
@@ -197,7 +203,7 @@ impl TcpStream {
         lend(buffer, |target| self.receive_into(target))
     }
 
-    /// Receives into `target`. Returns only when no piece of it is out.
+    /// Receives into `target`. Returns only when no piece of it is out, or the engine is lost.
     fn receive_into(&self, target: Target) -> io::Result<usize> {
         let mut call = self.stack.call();
         let deadline = self.read_timeout.deadline(call.now());
@@ -217,7 +223,7 @@ impl TcpStream {
                 if receive.call.core().offload.is_engine_lost() {
                     break Err(io::Error::other("the copy engine cannot be stopped"));
                 }
-                receive.call.wait_for_copies();
+                receive.call.wait_for_copies(key);
                 continue;
             }
             if progress.taken > 0 {
@@ -313,6 +319,7 @@ impl Drop for TcpStream {
 /// when the call unwinds.
 struct Posted<'a> {
     call: Call<'a>,
+    socket: SocketId,
     id: netdma::ReceiveId,
 }
 
@@ -320,7 +327,7 @@ impl<'a> Posted<'a> {
     fn new(mut call: Call<'a>, socket: SocketId, target: Target) -> Self {
         let now = call.now();
         let id = call.core().post(now, socket, target);
-        Self { call, id }
+        Self { call, socket, id }
     }
 
     fn progress(&mut self) -> Option<netdma::Progress> {
@@ -335,7 +342,7 @@ impl Drop for Posted<'_> {
                 // Pieces of the buffer are out for good: `lend` ends the process.
                 return;
             }
-            self.call.wait_for_copies();
+            self.call.wait_for_copies(Key::Socket(self.socket));
         }
         // The window may have opened.
         let now = self.call.now();

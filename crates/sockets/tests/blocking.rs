@@ -42,10 +42,15 @@ fn pair() -> (Stack, Stack) {
 
 fn connected() -> (TcpStream, TcpStream) {
     let (client, server) = pair();
-    let listener = TcpListener::bind(&server, SERVER).unwrap();
-    let accepting = thread::spawn(move || listener.accept().unwrap().0);
-    let client = TcpStream::connect(&client, SERVER).unwrap();
-    (client, accepting.join().unwrap())
+    connect(&client, &TcpListener::bind(&server, SERVER).unwrap())
+}
+
+fn connect(client: &Stack, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    thread::scope(|scope| {
+        let accepting = scope.spawn(|| listener.accept().unwrap().0);
+        let client = TcpStream::connect(client, SERVER).unwrap();
+        (client, accepting.join().unwrap())
+    })
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
@@ -279,14 +284,39 @@ fn a_peer_that_closes_with_unread_data_resets() {
     assert!(client.write_all(b"x").is_err());
 }
 
+/// A wake-up that is lost shows as this timeout's error.
+const LOST: Duration = Duration::from_secs(5);
+
 #[test]
 fn shutting_down_reading_wakes_a_reader() {
-    let (_client, server) = connected();
+    // Whether the reader is not yet in its call, drives, or is asleep: it comes back with the end.
+    let (client, server) = pair();
+    let listener = TcpListener::bind(&server, SERVER).unwrap();
+    for _ in 0..100 {
+        let (_client, server) = connect(&client, &listener);
+        server.set_read_timeout(Some(LOST)).unwrap();
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| (&server).read(&mut [0; 10]).unwrap());
+            thread::yield_now();
+            server.shutdown(Shutdown::Read).unwrap();
+            assert_eq!(reading.join().unwrap(), 0);
+        });
+    }
+}
+
+#[test]
+fn shutting_down_writing_wakes_a_writer() {
+    let (client, _server) = connected();
+    // Nobody reads: fill all buffers, so that the next write waits for room.
+    client.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+    let chunk = vec![0; 1 << 20];
+    while (&client).write(&chunk).is_ok() {}
+    client.set_write_timeout(Some(LOST)).unwrap();
     thread::scope(|scope| {
-        let reading = scope.spawn(|| (&server).read(&mut [0; 10]).unwrap());
-        // Whether the reader is in its call by now or not, it must come back with the end.
-        server.shutdown(Shutdown::Read).unwrap();
-        assert_eq!(reading.join().unwrap(), 0);
+        let writing = scope.spawn(|| (&client).write(&chunk).unwrap_err());
+        thread::yield_now();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(writing.join().unwrap().kind(), ErrorKind::BrokenPipe);
     });
 }
 
