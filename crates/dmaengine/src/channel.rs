@@ -123,6 +123,7 @@ pub struct Stuck;
 ///
 /// Implementors promise, for every operation that was submitted with success:
 ///
+/// * its cookie is the [`next`](Cookie::next) after that of the operation submitted before it;
 /// * it is reported by [`poll`](Self::poll) at most once, with the cookie that `submit_*` returned;
 /// * after its report the engine touches neither its source nor its target, and all that it wrote
 ///   is visible to the thread that polled (acquire);

@@ -79,7 +79,7 @@ pub struct Queue<S, D, T> {
     /// Operations submitted and not reported, in submission order; `None` marks one that ended
     /// before an earlier one (out-of-order channels). Never dropped with entries in it: see `Drop`.
     in_flight: ManuallyDrop<VecDeque<Option<InFlight<S, D, T>>>>,
-    /// Cookie of the front entry.
+    /// Cookie of the front entry, if there is one.
     front: Cookie,
     /// The entries of `in_flight` that are `None`.
     ended_early: usize,
@@ -89,8 +89,8 @@ pub struct Queue<S, D, T> {
 
 impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// A queue over `channel`, from a [`Registry`](crate::Registry) or a bare
-    /// [`DmaChannel`](crate::DmaChannel). Nothing may be in flight on it and no cookie been
-    /// assigned yet.
+    /// [`DmaChannel`](crate::DmaChannel). Operations that were submitted to it before are none of
+    /// the queue's: their completions are [spurious](Self::spurious_completions).
     #[must_use]
     pub fn new(channel: impl Into<Channel>) -> Self {
         let channel = channel.into();
@@ -152,7 +152,13 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// # Errors
     ///
     /// [`Refused`] gives everything back and says why; nothing was submitted.
+    ///
+    /// # Panics
+    ///
+    /// If the driver breaks its promise that cookies are consecutive. The operation's memory is
+    /// leaked: nobody could tell when the engine is through with it.
     pub fn copy(&mut self, source: S, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>> {
+        self.in_flight.reserve(1);
         let from = source.as_ref();
         let to = target.as_mut();
         let len = from.len();
@@ -173,8 +179,8 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         };
         match submitted {
             Ok(cookie) => {
-                self.channel.stats.count_memcpy();
                 self.keep(cookie, InFlight { len, source, target, tag });
+                self.channel.stats.count_memcpy();
                 Ok(cookie)
             }
             Err(error) => Err(Refused { error, source, target, tag }),
@@ -187,10 +193,17 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// # Errors
     ///
     /// As for [`copy`](Self::copy).
+    ///
+    /// # Panics
+    ///
+    /// As for [`copy`](Self::copy).
     pub fn fill(&mut self, pattern: u64, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>>
     where
         S: Default,
     {
+        // The caller's code, which may panic: not while the engine has a target that nobody keeps.
+        let source = S::default();
+        self.in_flight.reserve(1);
         let to = target.as_mut();
         let len = to.len();
         let fill = FillDescriptor { pattern, target: to.as_mut_ptr(), len };
@@ -200,24 +213,33 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             // SAFETY: as in `copy`, for the target.
             unsafe { self.channel.raw.submit_memset(fill) }
         };
-        let source = S::default();
         match submitted {
             Ok(cookie) => {
-                self.channel.stats.count_memset();
                 self.keep(cookie, InFlight { len, source, target, tag });
+                self.channel.stats.count_memset();
                 Ok(cookie)
             }
             Err(error) => Err(Refused { error, source, target, tag }),
         }
     }
 
+    /// Keeps what belongs to an operation that the engine has got. From its submission to here
+    /// nothing may unwind; the caller has reserved the room.
     fn keep(&mut self, cookie: Cookie, operation: InFlight<S, D, T>) {
-        debug_assert_eq!(
+        // Leaked if the check fails.
+        let operation = ManuallyDrop::new(operation);
+        if self.in_flight.is_empty() {
+            self.front = cookie;
+        }
+        // A completion finds its operation by this count. With a wrong one it would give back the
+        // memory of another, which the engine still has.
+        assert_eq!(
             cookie.since(self.front),
             Some(self.in_flight.len() as u64),
-            "cookies of a channel are consecutive"
+            "the driver of {} breaks the contract of DmaChannel: cookies are consecutive",
+            self.channel.name(),
         );
-        self.in_flight.push_back(Some(operation));
+        self.in_flight.push_back(Some(ManuallyDrop::into_inner(operation)));
     }
 
     /// Rings the doorbell for all that was submitted.
@@ -353,3 +375,6 @@ impl<S, D, T> fmt::Debug for Queue<S, D, T> {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
