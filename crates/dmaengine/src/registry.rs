@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,7 +40,9 @@ struct Registered {
 
 #[derive(Debug, Default)]
 struct Entry {
-    in_use: Arc<AtomicBool>,
+    /// The [`Lease`]s: more than one for as long as a client still lets go of what the next already
+    /// has.
+    leases: Arc<AtomicUsize>,
     stats: Arc<ChannelStats>,
 }
 
@@ -169,14 +171,11 @@ impl Registry {
 impl Registered {
     fn request(&self, number: usize, index: usize) -> Result<Channel, LookupError> {
         let name = channel_name(number, index);
-        let Entry { in_use, stats } = &self.channels[index];
+        let Entry { leases, stats } = &self.channels[index];
         match self.device.request_channel(index) {
             Ok(raw) => {
-                // Release: with the acquire in `is_in_use`, who sees it free again sees all that
-                // its last user did.
-                in_use.store(true, Ordering::Release);
-                let lease = Lease(Arc::clone(in_use));
-                Ok(Channel { raw, name, stats: Arc::clone(stats), _lease: Some(lease) })
+                let lease = Some(Lease::new(leases));
+                Ok(Channel { raw, name, stats: Arc::clone(stats), _lease: lease })
             }
             Err(source) => Err(LookupError::Request { name, source }),
         }
@@ -196,8 +195,9 @@ impl Registered {
 
 impl Entry {
     fn is_in_use(&self) -> bool {
-        // Acquire: see `Registered::request`.
-        self.in_use.load(Ordering::Acquire)
+        // Acquire: pairs with the release in `Lease`'s drop: who sees it free sees all that its last
+        // user did.
+        self.leases.load(Ordering::Acquire) > 0
     }
 }
 
@@ -220,17 +220,27 @@ pub struct Channel {
     pub(crate) raw: Box<dyn DmaChannel>,
     pub(crate) name: String,
     pub(crate) stats: Arc<ChannelStats>,
-    /// After `raw`: fields are dropped in order, and it is free when its driver has let go.
+    /// After `raw`: fields are dropped in order, and it is free when its driver has let go. By then
+    /// another client may have it.
     _lease: Option<Lease>,
 }
 
+/// One client's hold on a channel, counted.
 #[derive(Debug)]
-struct Lease(Arc<AtomicBool>);
+struct Lease(Arc<AtomicUsize>);
+
+impl Lease {
+    fn new(leases: &Arc<AtomicUsize>) -> Self {
+        // Relaxed: the driver has handed the channel over already.
+        leases.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(leases))
+    }
+}
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Release: see `Registered::request`.
-        self.0.store(false, Ordering::Release);
+        // Release: see `Entry::is_in_use`.
+        self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -312,5 +322,19 @@ mod tests {
         assert_eq!((listing.memcpy_count, listing.bytes_transferred), (1, 100));
         assert!(registry.list()[1].in_use);
         assert!(registry.request("dma0chan0").is_ok());
+    }
+
+    #[test]
+    fn a_client_that_lets_go_slowly_leaves_the_channel_to_the_next() {
+        let registry = Registry::new();
+        registry.register(Arc::new(CpuDevice::new(1)));
+        let Channel { raw, _lease: lease, .. } = registry.request("dma0chan0").unwrap();
+        drop(raw);
+        assert!(registry.list()[0].in_use, "half released");
+        let next = registry.request("dma0chan0").unwrap();
+        drop(lease);
+        assert!(registry.list()[0].in_use, "the next client has it");
+        drop(next);
+        assert!(!registry.list()[0].in_use);
     }
 }
