@@ -238,10 +238,10 @@ unsafe impl DmaChannel for ThreadsChannel {
     }
 
     fn arm(&mut self) -> bool {
-        if self.ring.take_fired() {
-            // Fails if the event is still to come; then it wakes somebody too early, once.
-            let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
-        }
+        // Each time, since the worker writes after it has decided to: the event of an earlier request
+        // may come between this and the wait. It then wakes somebody too early, and is cleared by
+        // the next call. With EAGAIN there is none.
+        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
         self.ring.arm()
     }
 

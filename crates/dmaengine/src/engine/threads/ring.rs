@@ -110,7 +110,6 @@ pub(super) fn ring(size: usize) -> (Submitter, Worker) {
         done: 0,
         reported: 0,
         control: 0,
-        armed: false,
     };
     (submitter, Worker { shared, issued: 0, done: 0 })
 }
@@ -141,8 +140,6 @@ pub(super) struct Submitter {
     reported: u64,
     /// What `Signals::control` is.
     control: u64,
-    /// An event was asked for, and has not been taken back.
-    armed: bool,
 }
 
 impl Submitter {
@@ -208,25 +205,14 @@ impl Submitter {
         let armed = &self.shared.signals.0.armed;
         // Relaxed: the fence orders it.
         armed.store(self.issued, Ordering::Relaxed);
-        self.armed = true;
         // SeqCst: with the fence in `Worker::idle`, either we see `done` or it sees `armed`.
         fence(Ordering::SeqCst);
         if self.shared.done.0.load(Ordering::Acquire) < self.issued {
             return true;
         }
-        // All ended just now. Relaxed: who swaps out the position decides; nothing else depends.
-        self.armed = armed.swap(NEVER, Ordering::Relaxed) == NEVER;
-        self.armed
-    }
-
-    /// Whether the event asked for last has fired, or is about to. Says so once.
-    pub(super) fn take_fired(&mut self) -> bool {
-        // Relaxed: the event itself orders.
-        let fired = self.armed && self.shared.signals.0.armed.load(Ordering::Relaxed) == NEVER;
-        if fired {
-            self.armed = false;
-        }
-        fired
+        // All ended just now. If the position is gone, the event comes. Relaxed: who swaps out the
+        // position decides; nothing else depends.
+        armed.swap(NEVER, Ordering::Relaxed) == NEVER
     }
 
     /// Tells the worker to stop before its next operation. Unpark it then.

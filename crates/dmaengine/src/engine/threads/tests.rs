@@ -127,3 +127,38 @@ fn dropping_a_busy_channel_joins_its_worker() {
     drop(queue);
     assert_eq!((stats.submitted(), stats.completed()), (8, 8));
 }
+
+#[test]
+fn an_event_that_comes_late_is_cleared_by_the_next_arm() {
+    let device = ThreadsDevice::new(1);
+    let lane = device.lanes.take(0).unwrap();
+    let info = device.channels[0].clone();
+    let mut channel =
+        ThreadsChannel::start(info, "late".to_owned(), Duration::ZERO, Arc::default(), lane)
+            .unwrap();
+    let is_readable = |channel: &ThreadsChannel| {
+        let event = channel.event().unwrap();
+        let mut poll = [rustix::event::PollFd::new(&event, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut poll, Some(&now)).unwrap() > 0
+    };
+
+    // A worker that has stopped: what is submitted does not end.
+    channel.ring.stop();
+    channel.unpark();
+    while !channel.ring.is_stopped() {
+        std::thread::yield_now();
+    }
+    let (source, mut target) = ([1u8; 8], [0u8; 8]);
+    let copy = CopyDescriptor { source: source.as_ptr(), target: target.as_mut_ptr(), len: 8 };
+    // SAFETY: both live longer than the channel, and are not used until it is gone.
+    unsafe { channel.submit_memcpy(copy) }.unwrap();
+    channel.issue_pending();
+    assert!(channel.arm() && !is_readable(&channel));
+    // The event of an earlier request, from a worker that was interrupted before its write.
+    rustix::io::write(&channel.event, &1u64.to_ne_bytes()).unwrap();
+    assert!(is_readable(&channel), "too early");
+    assert!(channel.arm() && !is_readable(&channel), "and not again");
+    drop(channel);
+    assert_eq!(target, [0; 8]);
+}

@@ -168,7 +168,6 @@ fn every_armed_event_fires_once() {
                 issue(submitter, unpark);
                 if submitter.arm() {
                     fired.recv_timeout(Duration::from_secs(10)).expect("the event was lost");
-                    assert!(submitter.take_fired() && !submitter.take_fired());
                     events += 1;
                 }
                 assert_eq!(submitter.next_end(), Some(End::Executed { len: 1 }));
