@@ -99,7 +99,8 @@ impl IoatChannel {
             ring: Ring::new(shared.options.ring_order),
             seen: 0,
             idle_polls: 0,
-            to_report: VecDeque::new(),
+            // All that can be in flight, so that reporting never allocates.
+            to_report: VecDeque::with_capacity(1 << shared.options.ring_order),
             service: Service::Down,
             shared,
         };
