@@ -16,14 +16,15 @@ fn what_is_refused_is_named() {
     refuses(&mut recv(&["--address", "10.77.0.2"]), USAGE, &["10.77.0.2/24"]);
     refuses(&mut recv(&["--address", "10.77.0.2/33"]), USAGE, &["10.77.0.2/24"]);
     refuses(&mut recv(&["--address", "10.77.0.3/24"]), USAGE, &["10.77.0.3", "make them equal"]);
-    refuses(&mut recv(&["--read-size", "0"]), USAGE, &["at least 1 byte"]);
+    refuses(&mut recv(&["--read-size", "0"]), USAGE, &["1 byte"]);
+    refuses(&mut recv(&["--read-size", "2T"]), USAGE, &["--read-size"]);
     refuses(&mut recv(&["--copybreak", "some"]), USAGE, &["`off`"]);
     refuses(&mut recv(&["--out", "/proc/nowhere/file"]), USAGE, &["cannot write", "--out"]);
     refuses(&mut ioat(&["recv", "--listen", "here"]), USAGE, &["--listen"]);
     refuses(&mut ioat(&["recv", "--listen", "0.0.0.0:9000"]), USAGE, &["--address CIDR"]);
     refuses(&mut ioat(&["recv"]), USAGE, &["--listen"]);
     refuses(&mut ioat(&["demo", "--bytes", "1Q"]), USAGE, &["`Q` is no unit"]);
-    refuses(&mut ioat(&["demo", "--bytes", "0"]), USAGE, &["at least 1 byte"]);
+    refuses(&mut ioat(&["demo", "--bytes", "0"]), USAGE, &["1 byte"]);
     refuses(&mut ioat(&["demo", "--rounds", "0"]), USAGE, &["--rounds"]);
     refuses(&mut ioat(&["dmatest"]), USAGE, &["--engine"]);
     refuses(&mut ioat(&["dmatest", "--engine", "cpu", "--op", "add"]), USAGE, &["memcpy"]);
