@@ -45,7 +45,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { model: model::Config::default(), spin: Duration::from_micros(20) }
+        // The time between two super-frames of a stream of 10 Gbit/s.
+        Self { model: model::Config::default(), spin: Duration::from_micros(50) }
     }
 }
 

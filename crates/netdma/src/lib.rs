@@ -33,6 +33,8 @@
 //! reach) or is not trusted with for the moment (after a failure) is copied by the CPU too, and
 //! counted by its [cause](CpuCause).
 
+#![forbid(unsafe_code)]
+
 mod copybreak;
 mod counters;
 mod health;

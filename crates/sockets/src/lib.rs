@@ -17,6 +17,8 @@
 //! in flight: not on success, not on a timeout, not on an error. If an engine cannot be stopped the
 //! process aborts; the alternative is memory that changes after the call returned.
 
+#![forbid(unsafe_code)]
+
 mod background;
 mod config;
 mod core;
