@@ -28,6 +28,23 @@ impl Default for BufferCounts {
 }
 
 impl BufferCounts {
+    /// With one more of the slots that any frame fits: the one that a link reads into.
+    pub(crate) const fn with_spare(self, frame_max: usize) -> Self {
+        let Self { small, large } = self;
+        match large_slot_len(frame_max) {
+            Some(_) => Self { small, large: large + 1 },
+            None => Self { small: small + 1, large },
+        }
+    }
+
+    /// See [`LinkInfo::receive_memory`](crate::LinkInfo::receive_memory).
+    pub(crate) const fn receive_memory(self, frame_max: usize) -> usize {
+        match large_slot_len(frame_max) {
+            Some(large) => self.large * large,
+            None => self.small * SMALL_SLOT_LEN,
+        }
+    }
+
     /// The bytes of arena memory that slots for frames of up to `frame_max` bytes take.
     pub(crate) fn arena_len(self, frame_max: usize) -> usize {
         let small = self.small * SMALL_SLOT_LEN;
@@ -41,8 +58,11 @@ impl BufferCounts {
 
 /// The length of a slot that a frame of `frame_max` bytes does not fill, so that a full one shows
 /// truncation; `None` if small slots do.
-fn large_slot_len(frame_max: usize) -> Option<usize> {
-    (frame_max >= SMALL_SLOT_LEN).then(|| (frame_max + 1).next_multiple_of(PAGE))
+const fn large_slot_len(frame_max: usize) -> Option<usize> {
+    if frame_max < SMALL_SLOT_LEN {
+        return None;
+    }
+    Some((frame_max + 1).next_multiple_of(PAGE))
 }
 
 /// The pools of one link.
@@ -120,6 +140,18 @@ mod tests {
         assert!(buffers.copy(&[3; 60]).is_none());
         drop(first);
         assert_eq!(buffers.copy(&[3; 60]).unwrap().truesize(), SMALL_SLOT_LEN);
+    }
+
+    #[test]
+    fn receive_memory_is_what_the_longest_frames_can_hold() {
+        let counts = BufferCounts { small: 3, large: 2 };
+        for (frame_max, slot_len) in [(1518, SMALL_SLOT_LEN), (MAX_SUPER_FRAME_LEN, 69_632)] {
+            let buffers = buffers(frame_max, counts.with_spare(frame_max));
+            let spare = buffers.take().unwrap();
+            let all: Vec<_> = std::iter::from_fn(|| buffers.take()).collect();
+            assert_eq!(counts.receive_memory(frame_max), all.len() * slot_len);
+            assert_eq!(spare.freeze(0).truesize(), slot_len);
+        }
     }
 
     #[test]

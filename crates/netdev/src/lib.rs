@@ -24,9 +24,11 @@
 //! Frames are received into slots of an [`Arena`](dmaengine::Arena), so that an engine can copy
 //! out of them. A super-frame of up to 64 KiB takes one large slot. A frame of up to
 //! [`SMALL_SLOT_LEN`] bytes is copied to a small slot, as NIC drivers do below their
-//! `rx_copybreak`: a short segment must not hold 68 KiB while it waits for its reader. A link that
-//! has run out of slots stops receiving until some come back; frames wait, or are dropped, where a
-//! full NIC ring would make them.
+//! `rx_copybreak`: a short segment must not hold 68 KiB while it waits for its reader. The slot
+//! that a [`Tap`] reads into is its own, and is only given away for another: when unread data holds
+//! all the rest, longer frames are dropped and counted (`rx_no_buffer`), while acknowledgments,
+//! SYNs and FINs pass through it to small slots, so that the host lives on. How much memory there
+//! is to share out says [`LinkInfo::receive_memory`].
 //!
 //! # Offloads
 //!

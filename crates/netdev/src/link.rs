@@ -21,6 +21,10 @@ pub struct LinkInfo {
     /// The longest super-frame that is taken and delivered, in bytes from the Ethernet header on;
     /// `None` if no frame is longer than the MTU allows.
     pub tso_max: Option<usize>,
+    /// The packet memory that received frames of the greatest length can hold before none is left
+    /// for another, in bytes of [`PacketBuf::truesize`]. Let unread data hold less than that, so
+    /// that some is left for what is under way.
+    pub receive_memory: usize,
 }
 
 impl LinkInfo {
@@ -119,9 +123,7 @@ pub trait Link: Send {
     /// See [`TransmitError`]; nothing was transmitted.
     fn transmit(&mut self, now: Duration, frame: &[u8], info: TxInfo) -> Result<(), TransmitError>;
 
-    /// What is readable while frames wait; `None` if there is no such thing, or for as long as
-    /// waiting for it is of no use because the link has no receive buffer left. Ask again before
-    /// each wait.
+    /// What is readable while frames wait; `None` if there is no such thing.
     fn event(&self) -> Option<BorrowedFd<'_>>;
 
     /// When to call [`receive`](Self::receive) though [`event`](Self::event) is silent, on the

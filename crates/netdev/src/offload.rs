@@ -104,7 +104,14 @@ mod tests {
     use super::*;
 
     fn link(checksum_offload: bool, tso_max: Option<usize>) -> LinkInfo {
-        LinkInfo { name: "test".into(), mac: [2; 6], mtu: 1500, checksum_offload, tso_max }
+        LinkInfo {
+            name: "test".into(),
+            mac: [2; 6],
+            mtu: 1500,
+            checksum_offload,
+            tso_max,
+            receive_memory: 0,
+        }
     }
 
     const CHECKSUM: Option<PartialChecksum> = Some(PartialChecksum { start: 34, offset: 16 });

@@ -13,7 +13,7 @@ pub struct Statistics {
     pub rx_truncated: u64,
     /// Dropped: an offload that was never negotiated, or offsets outside the frame.
     pub rx_bad_offload: u64,
-    /// How often receiving stopped because no buffer was left. The frames still wait.
+    /// Dropped: all receive buffers are in use, but for the one that short frames pass through.
     pub rx_no_buffer: u64,
     /// Frames transmitted; a super-frame is one.
     pub tx_frames: u64,

@@ -25,10 +25,6 @@ use crate::{
 
 const DEVICE: &str = "/dev/net/tun";
 
-/// When a link that has run out of buffers looks again. The queue of the kernel's end
-/// (`txqueuelen`, 1000 packets) lasts longer than this at any rate that a TAP reaches.
-const NO_BUFFER_RETRY: Duration = Duration::from_millis(1);
-
 /// The longest MTU of a TAP (Linux: `tun_net_init` sets `max_mtu` to 65,535 less the header).
 const MTU_MAX: usize = u16::MAX as usize - ETHERNET_HEADER_LEN;
 
@@ -55,11 +51,12 @@ impl TapConfig {
     /// The bytes of arena memory that [`Tap::open`] takes at most.
     #[must_use]
     pub fn arena_len(&self) -> usize {
-        self.buffers.arena_len(if self.offload {
+        let frame_max = if self.offload {
             MAX_SUPER_FRAME_LEN
         } else {
             MTU_MAX + ETHERNET_HEADER_LEN + VLAN_TAG_LEN
-        })
+        };
+        self.buffers.with_spare(frame_max).arena_len(frame_max)
     }
 }
 
@@ -132,10 +129,9 @@ pub struct Tap {
     info: LinkInfo,
     persistent: bool,
     buffers: Buffers,
-    /// The slot that the next frame is read into. It survives frames that are copied or dropped.
-    slot: Option<PacketBufMut>,
-    /// Since the last `receive` ended for want of a buffer: when to try again.
-    retry_at: Option<Duration>,
+    /// The slot that the next frame is read into. It is given away only in exchange for another;
+    /// so frames that a small slot can take are received even if no other is left.
+    slot: PacketBufMut,
     statistics: Statistics,
 }
 
@@ -181,20 +177,24 @@ impl Tap {
             ioctl::interface_flags(device.as_fd()).map_err(os)? & libc::IFF_PERSIST != 0;
         let mac = neighbour(ioctl::hardware_address(device.as_fd()).map_err(os)?);
         let mtu = interface_mtu(&name).map_err(os)?;
-        let info = LinkInfo {
+        let mut info = LinkInfo {
             name,
             mac,
             mtu,
             checksum_offload: config.offload,
             tso_max: config.offload.then_some(MAX_SUPER_FRAME_LEN),
+            receive_memory: 0,
         };
         let frame_max = info.frame_max();
-        let buffers = Buffers::new(arena, frame_max, config.buffers).map_err(|source| {
-            let needed = config.buffers.arena_len(frame_max);
+        info.receive_memory = config.buffers.receive_memory(frame_max);
+        let counts = config.buffers.with_spare(frame_max);
+        let buffers = Buffers::new(arena, frame_max, counts).map_err(|source| {
+            let needed = counts.arena_len(frame_max);
             OpenError::Buffers { name: info.name.clone(), needed, source }
         })?;
+        let slot = buffers.take().expect("the spare slot was counted in");
         let statistics = Statistics::default();
-        Ok(Self { device, info, persistent, buffers, slot: None, retry_at: None, statistics })
+        Ok(Self { device, info, persistent, buffers, slot, statistics })
     }
 
     /// Whether the interface was there before and stays when this value is dropped.
@@ -203,30 +203,25 @@ impl Tap {
         self.persistent
     }
 
-    /// Reads one frame into `slot`, which is left in `self` if the frame does not stay in it.
-    fn read(&mut self, mut slot: PacketBufMut) -> Result<Read, ReceiveError> {
+    /// Reads one frame.
+    fn read(&mut self) -> Result<Read, ReceiveError> {
+        let Self { device, slot, buffers, statistics, .. } = self;
         let mut header = [0; HEADER_LEN];
         let space = slot.as_mut();
         let space_len = space.len();
         let parts = &mut [IoSliceMut::new(&mut header), IoSliceMut::new(space)];
         let read = loop {
-            match rustix::io::readv(&self.device, parts) {
+            match rustix::io::readv(&*device, parts) {
                 Err(Errno::INTR) => {}
                 read => break read,
             }
         };
-        let Self { slot: spare, buffers, statistics, .. } = self;
         let read_len = match read {
             Ok(read_len) => read_len,
-            Err(errno) => {
-                *spare = Some(slot);
-                return match errno {
-                    Errno::AGAIN => Ok(Read::Empty),
-                    // `tun_chr_read_iter`: the interface is gone.
-                    Errno::BADFD => Err(ReceiveError::Gone),
-                    errno => Err(ReceiveError::Os(errno.into())),
-                };
-            }
+            Err(Errno::AGAIN) => return Ok(Read::Empty),
+            // `tun_chr_read_iter`: the interface is gone.
+            Err(Errno::BADFD) => return Err(ReceiveError::Gone),
+            Err(errno) => return Err(ReceiveError::Os(errno.into())),
         };
         let len = read_len.saturating_sub(HEADER_LEN);
         let dropped_for = if len < ETHERNET_HEADER_LEN {
@@ -235,22 +230,20 @@ impl Tap {
             // The kernel cuts off what does not fit, and no whole frame fills a slot.
             &mut statistics.rx_truncated
         } else if let Ok(info) = VirtioNetHeader::from_bytes(header).rx_info(len) {
-            statistics.count_received(len);
-            let frame = &slot.as_mut()[..len];
-            let frame = match buffers.copybreak(frame) {
-                Some(copy) => {
-                    statistics.rx_copied += 1;
-                    *spare = Some(slot);
-                    copy
-                }
-                None => slot.freeze(len),
-            };
-            return Ok(Read::Frame(frame, info));
+            if let Some(copy) = buffers.copybreak(&slot.as_mut()[..len]) {
+                statistics.count_received(len);
+                statistics.rx_copied += 1;
+                return Ok(Read::Frame(copy, info));
+            }
+            if let Some(next) = buffers.take() {
+                statistics.count_received(len);
+                return Ok(Read::Frame(std::mem::replace(slot, next).freeze(len), info));
+            }
+            &mut statistics.rx_no_buffer
         } else {
             &mut statistics.rx_bad_offload
         };
         *dropped_for += 1;
-        *spare = Some(slot);
         Ok(Read::Dropped)
     }
 
@@ -286,19 +279,13 @@ impl Link for Tap {
 
     fn receive(
         &mut self,
-        now: Duration,
+        _now: Duration,
         max: usize,
         each: &mut dyn FnMut(PacketBuf, RxInfo),
     ) -> Result<usize, ReceiveError> {
-        self.retry_at = None;
         let mut received = 0;
         for _ in 0..max {
-            let Some(slot) = self.slot.take().or_else(|| self.buffers.take()) else {
-                self.statistics.rx_no_buffer += 1;
-                self.retry_at = Some(now.saturating_add(NO_BUFFER_RETRY));
-                break;
-            };
-            match self.read(slot) {
+            match self.read() {
                 Ok(Read::Frame(frame, info)) => {
                     received += 1;
                     each(frame, info);
@@ -325,11 +312,11 @@ impl Link for Tap {
     }
 
     fn event(&self) -> Option<BorrowedFd<'_>> {
-        self.retry_at.is_none().then(|| self.device.as_fd())
+        Some(self.device.as_fd())
     }
 
     fn poll_timeout(&self) -> Option<Duration> {
-        self.retry_at
+        None
     }
 }
 

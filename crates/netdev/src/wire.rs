@@ -55,13 +55,16 @@ impl WireConfig {
     }
 
     fn info(&self, end: u8) -> LinkInfo {
-        LinkInfo {
+        let mut info = LinkInfo {
             name: format!("wire{end}"),
             mac: [0x02, 0, 0, 0, 0, end + 1],
             mtu: self.mtu,
             checksum_offload: self.offload,
             tso_max: self.offload.then_some(MAX_SUPER_FRAME_LEN),
-        }
+            receive_memory: 0,
+        };
+        info.receive_memory = self.buffers.receive_memory(info.frame_max());
+        info
     }
 }
 
