@@ -143,7 +143,9 @@ impl<B: PacketBuffer> Stack<B> {
             return Ok(0);
         }
         let taken = connection.sender_mut().push(data);
-        socket.wants_space = taken < data.len();
+        // Not reset here: another of the program's threads may wait for the room that this one's
+        // send still found.
+        socket.wants_space |= taken < data.len();
         if taken == 0 {
             return Err(SendError::WouldBlock);
         }

@@ -47,7 +47,7 @@ pub(crate) struct Socket<B> {
     /// The program sends nothing more.
     pub(crate) shut_down: bool,
     pub(crate) nodelay: bool,
-    /// The program found no room for all it had to send.
+    /// The program found no room for all it had to send, and has not been told of any since.
     pub(crate) wants_space: bool,
     /// What has changed since the last event.
     pub(crate) changes: Readiness,

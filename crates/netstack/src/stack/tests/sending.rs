@@ -255,6 +255,23 @@ fn a_full_buffer_blocks_until_a_third_is_free() {
 }
 
 #[test]
+fn who_waits_for_room_is_told_though_another_found_some() {
+    let (mut peer, socket) = Peer::accepted(config());
+    assert_eq!(peer.stack.send(peer.now, socket, &[1; 200_000]), Ok(100_000));
+    let acknowledge = |peer: &mut Peer| {
+        let sent: usize = lengths(&peer.drain()).iter().sum();
+        peer.acknowledge(peer.ack + sent);
+    };
+    acknowledge(&mut peer);
+    assert!((1..33_333).contains(&peer.stack.send_space(socket)));
+    assert_eq!(peer.stack.send(peer.now, socket, b"a small one"), Ok(11));
+    while peer.stack.send_space(socket) < 33_333 {
+        acknowledge(&mut peer);
+    }
+    assert!(peer.changes(socket).contains(Readiness::WRITABLE));
+}
+
+#[test]
 fn a_smaller_path_mtu_is_believed_for_what_is_in_flight() {
     let (mut peer, socket) = Peer::accepted(config());
     peer.stack.send(peer.now, socket, &[1; 3000]).expect("room");
