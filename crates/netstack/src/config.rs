@@ -112,6 +112,15 @@ pub struct TcpConfig {
     /// The receive buffer of a socket in bytes of packet memory (truesize); the offered window and
     /// its scale follow from it.
     pub receive_buffer: usize,
+    /// What all sockets together may hold, in bytes of packet memory (truesize): Linux's
+    /// `tcp_mem`. Set it from the memory that the link receives into, less some for what is under
+    /// way.
+    ///
+    /// A socket is offered as much of it as is still free, so one that nobody reads ends with half
+    /// of it at most, two with a third each. When it is used up, sockets with unread data take no
+    /// more ([`TcpReceiveMemoryFull`](crate::DropReason::TcpReceiveMemoryFull)); one without may
+    /// always take one segment, so every connection that is read makes progress.
+    pub receive_memory: usize,
     /// The send buffer of a socket in bytes of payload. It is allocated at the first send.
     pub send_buffer: usize,
     /// How long a connection stays in TIME-WAIT.
@@ -124,6 +133,8 @@ impl Default for TcpConfig {
     fn default() -> Self {
         Self {
             receive_buffer: 4 << 20,
+            // As much as 64 sockets can hold.
+            receive_memory: 256 << 20,
             send_buffer: 4 << 20,
             // Linux: TCP_TIMEWAIT_LEN. RFC 9293 section 3.4.2 asks for 2 MSL = 4 minutes, which no
             // widespread stack waits.
@@ -195,6 +206,9 @@ pub enum ConfigError {
     /// The receive buffer is out of range.
     #[error("a receive buffer of {0} bytes is not between {MIN_BUFFER} and {MAX_BUFFER}")]
     ReceiveBuffer(usize),
+    /// The memory of all sockets is less than one can do with.
+    #[error("{0} bytes of receive memory for all sockets are less than {MIN_BUFFER}")]
+    ReceiveMemory(usize),
     /// The send buffer is out of range.
     #[error("a send buffer of {0} bytes is not between {MIN_BUFFER} and {MAX_BUFFER}")]
     SendBuffer(usize),
@@ -233,6 +247,9 @@ impl Config {
         let buffers = MIN_BUFFER..=MAX_BUFFER;
         if !buffers.contains(&tcp.receive_buffer) {
             return Err(ConfigError::ReceiveBuffer(tcp.receive_buffer));
+        }
+        if tcp.receive_memory < MIN_BUFFER {
+            return Err(ConfigError::ReceiveMemory(tcp.receive_memory));
         }
         if !buffers.contains(&tcp.send_buffer) {
             return Err(ConfigError::SendBuffer(tcp.send_buffer));
@@ -301,6 +318,7 @@ mod tests {
             ConfigError::TsoMax { .. }
         ));
         assert!(matches!(refuse(|c| c.tcp.receive_buffer = 1), ConfigError::ReceiveBuffer(1)));
+        assert!(matches!(refuse(|c| c.tcp.receive_memory = 1), ConfigError::ReceiveMemory(1)));
         assert!(matches!(refuse(|c| c.tcp.send_buffer = 1), ConfigError::SendBuffer(1)));
     }
 

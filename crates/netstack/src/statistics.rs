@@ -82,6 +82,10 @@ drop_reasons! {
     TcpPaws = "tcp_paws",
     /// In the window and in order, but there is no packet memory left for it.
     TcpReceiveBufferFull = "tcp_receive_buffer_full",
+    /// In the window and in order, but all sockets together hold as much packet memory as they may
+    /// ([`TcpConfig::receive_memory`](crate::TcpConfig::receive_memory)), and this one has unread
+    /// data.
+    TcpReceiveMemoryFull = "tcp_receive_memory_full",
     /// Out of order, and there is no packet memory left for it.
     TcpOutOfOrderFull = "tcp_out_of_order_full",
     /// Out of order, and all its bytes are there already.
@@ -140,7 +144,8 @@ pub struct TcpStatistics {
     pub bytes_received: u64,
     /// Segments that left a gap and were kept.
     pub out_of_order: u64,
-    /// Kept out-of-order segments that were thrown away to stay within the receive buffer.
+    /// Kept out-of-order segments that were thrown away to stay within the receive buffer, or
+    /// within the memory of all sockets.
     pub out_of_order_pruned: u64,
     /// Segments sent, with their repetitions; a super-frame is one.
     pub segments_sent: u64,

@@ -24,6 +24,7 @@ mod isn;
 mod listener;
 mod out_of_order;
 mod rate_limit;
+mod receive_memory;
 mod receive_queue;
 mod receiver;
 mod recovery;
@@ -113,7 +114,7 @@ impl<B: PacketBuffer> Tcp<B> {
             config: config.tcp,
             mtu: config.link.mtu,
             secret: Secret::new(config.seed),
-            sockets: Sockets::new(hash.clone()),
+            sockets: Sockets::new(hash.clone(), config.tcp.receive_memory),
             listeners: Listeners::new(hash),
             time_waits: 0,
         }
@@ -277,9 +278,10 @@ impl<B: PacketBuffer> Tcp<B> {
         segment: Incoming<B>,
         statistics: &mut TcpStatistics,
     ) -> Result<(), Dropped> {
+        let free = self.sockets.receive_memory().free();
         let Some(socket) = self.sockets.get_mut(key) else { return Ok(()) };
         let Phase::Synchronized(connection) = &mut socket.phase else { return Ok(()) };
-        let effects = connection.on_segment(now, &mut socket.queue, segment, statistics)?;
+        let effects = connection.on_segment(now, &mut socket.queue, free, segment, statistics)?;
         self.apply(now, key, effects, statistics)
     }
 
@@ -314,6 +316,7 @@ impl<B: PacketBuffer> Tcp<B> {
 
     /// Takes a connection out of service. The socket stays until its program has closed it.
     fn end(&mut self, now: Instant, key: Key, end: End, statistics: &mut TcpStatistics) {
+        let free = self.sockets.receive_memory().free();
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if let Phase::TimeWait(_) = socket.phase {
             self.time_waits -= 1;
@@ -326,7 +329,8 @@ impl<B: PacketBuffer> Tcp<B> {
                     statistics.time_wait_overflows += 1;
                 } else if let Phase::Synchronized(connection) = &mut socket.phase {
                     self.time_waits += 1;
-                    next = Phase::TimeWait(connection.time_wait(now, &socket.queue, &self.config));
+                    let queue = &socket.queue;
+                    next = Phase::TimeWait(connection.time_wait(now, queue, free, &self.config));
                 }
             }
             End::Failed(error) => {

@@ -175,16 +175,28 @@ impl<B: PacketBuffer> Stack<B> {
     }
 
     /// Gives back what [`take`](Self::take) charged, which opens the window, and announces it when
-    /// that is worth a packet. Charges can be added up. Does nothing if the socket is gone.
+    /// that is worth a packet. Charges can be added up. Does nothing if the socket is gone: closing
+    /// it gave back everything.
     pub fn release(&mut self, now: Instant, id: SocketId, charge: usize) {
         self.advance(now);
         let Some(socket) = self.tcp.sockets.open_mut(id) else { return };
         socket.queue.release(charge);
-        if let Phase::Synchronized(connection) = &mut socket.phase
-            && connection.on_release(&socket.queue)
+        self.tcp.sockets.account(id.0);
+        let free = self.tcp.sockets.receive_memory().free();
+        if let Some(socket) = self.tcp.sockets.open_mut(id)
+            && let Phase::Synchronized(connection) = &mut socket.phase
+            && connection.on_release(&socket.queue, free)
         {
             self.tcp.sockets.settle(id.0);
         }
+    }
+
+    /// The packet memory that all sockets hold, in bytes of truesize: the sum of their
+    /// [`TcpInfo::receive_charged`]. [`TcpConfig::receive_memory`](crate::TcpConfig::receive_memory)
+    /// limits it.
+    #[must_use]
+    pub const fn receive_memory_charged(&self) -> usize {
+        self.tcp.sockets.receive_memory().charged()
     }
 
     /// What follows the bytes that can be taken.

@@ -170,8 +170,9 @@ impl<B: PacketBuffer> Stack<B> {
         };
         let room =
             self.config.link.tso_max.map_or(Room::Segment, |len| Room::SuperFrame(len - TRANSPORT));
+        let free = self.tcp.sockets.receive_memory().free();
         let socket = self.tcp.sockets.get_mut(key)?;
-        let outgoing = socket.poll_transmit(now, room, &mut self.statistics.tcp);
+        let outgoing = socket.poll_transmit(now, free, room, &mut self.statistics.tcp);
         if let Some(outgoing) = &outgoing {
             let header_len = outgoing.header.len();
             let segment = &mut frame[TRANSPORT..TRANSPORT + header_len + outgoing.len];

@@ -146,11 +146,13 @@ impl<B: PacketBuffer> Connection<B> {
         self.receiver.owe_ack();
     }
 
-    /// Processes a segment. If it is dropped, an acknowledgment may be owed nevertheless.
+    /// Processes a segment. If it is dropped, an acknowledgment may be owed nevertheless. `free` is
+    /// the memory that no socket holds, here and below.
     pub(crate) fn on_segment(
         &mut self,
         now: Instant,
         queue: &mut ReceiveQueue<B>,
+        free: usize,
         segment: Incoming<B>,
         statistics: &mut TcpStatistics,
     ) -> Result<Effects, DropReason> {
@@ -174,7 +176,7 @@ impl<B: PacketBuffer> Connection<B> {
         if effects.end.is_some() {
             return Ok(effects);
         }
-        self.on_text(now, queue, segment, statistics, effects)
+        self.on_text(now, queue, free, segment, statistics, effects)
     }
 
     /// RFC 9293 section 3.10.7.4, first: the sequence number; before that RFC 7323's PAWS.
@@ -285,6 +287,7 @@ impl<B: PacketBuffer> Connection<B> {
         &mut self,
         now: Instant,
         queue: &mut ReceiveQueue<B>,
+        free: usize,
         segment: Incoming<B>,
         statistics: &mut TcpStatistics,
         mut effects: Effects,
@@ -303,7 +306,7 @@ impl<B: PacketBuffer> Connection<B> {
             push: header.flags.contains(Flags::PSH),
             buffer,
         };
-        let received = self.receiver.on_payload(queue, header.seq, segment, fin, statistics);
+        let received = self.receiver.on_payload(queue, free, header.seq, segment, fin, statistics);
         let received = match received {
             Ok(received) => received,
             // What the acknowledgment brought counts nevertheless.
@@ -349,8 +352,8 @@ impl<B: PacketBuffer> Connection<B> {
     }
 
     /// The program has released packet memory. `true` if the peer is to hear about it.
-    pub(crate) fn on_release(&mut self, queue: &ReceiveQueue<B>) -> bool {
-        let due = self.receiver.is_update_due(queue);
+    pub(crate) fn on_release(&mut self, queue: &ReceiveQueue<B>, free: usize) -> bool {
+        let due = self.receiver.is_update_due(queue, free);
         if due {
             self.receiver.owe_ack();
         }
@@ -374,6 +377,7 @@ impl<B: PacketBuffer> Connection<B> {
         &mut self,
         now: Instant,
         queue: &ReceiveQueue<B>,
+        free: usize,
         config: &TcpConfig,
     ) -> TimeWait {
         // Of the FIN that has led here, or of what came with our FIN's acknowledgment.
@@ -385,7 +389,7 @@ impl<B: PacketBuffer> Connection<B> {
             wait: config.time_wait,
             deadline: now + config.time_wait,
             limit: self.challenge,
-            window: self.receiver.on_ack_sent(queue, true),
+            window: self.receiver.on_ack_sent(queue, free, true),
             owes_ack,
         }
     }
@@ -396,6 +400,7 @@ impl<B: PacketBuffer> Connection<B> {
         now: Instant,
         endpoints: Endpoints,
         queue: &ReceiveQueue<B>,
+        free: usize,
         room: Room,
         statistics: &mut TcpStatistics,
     ) -> Option<Outgoing> {
@@ -436,7 +441,7 @@ impl<B: PacketBuffer> Connection<B> {
             return None;
         };
         let pure = outgoing.len == 0;
-        outgoing.header.window = self.receiver.on_ack_sent(queue, pure);
+        outgoing.header.window = self.receiver.on_ack_sent(queue, free, pure);
         Some(outgoing)
     }
 

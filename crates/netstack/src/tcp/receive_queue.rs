@@ -9,13 +9,15 @@ pub(crate) struct ReceiveQueue<B> {
     segments: VecDeque<Segment<B>>,
     /// Bytes of payload in `segments`.
     available: usize,
-    /// Truesize of what is in `segments`, and of what was taken and not released.
-    charged: usize,
+    /// Truesize of what is in `segments`.
+    queued: usize,
+    /// Truesize of what was taken and not released.
+    taken: usize,
 }
 
 impl<B: PacketBuffer> ReceiveQueue<B> {
     pub(crate) const fn new() -> Self {
-        Self { segments: VecDeque::new(), available: 0, charged: 0 }
+        Self { segments: VecDeque::new(), available: 0, queued: 0, taken: 0 }
     }
 
     pub(crate) const fn available(&self) -> usize {
@@ -23,12 +25,12 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
     }
 
     pub(crate) const fn charged(&self) -> usize {
-        self.charged
+        self.queued + self.taken
     }
 
     pub(crate) fn push(&mut self, segment: Segment<B>) {
         self.available += segment.range.len();
-        self.charged += segment.charge;
+        self.queued += segment.charge;
         self.segments.push_back(segment);
     }
 
@@ -41,6 +43,8 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
         if front.range.len() <= max {
             let segment = self.segments.pop_front()?;
             self.available -= segment.range.len();
+            self.queued -= segment.charge;
+            self.taken += segment.charge;
             return Some(segment);
         }
         let start = front.range.start;
@@ -56,16 +60,13 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
 
     /// The memory of a segment that was taken is no longer needed.
     pub(crate) const fn release(&mut self, charge: usize) {
-        // Saturating: a caller that releases twice harms no other socket.
-        self.charged = self.charged.saturating_sub(charge);
+        // Saturating: a caller that releases twice gains nothing by it.
+        self.taken = self.taken.saturating_sub(charge);
     }
 
-    /// Throws away what was not taken.
+    /// Throws away what was not taken, and forgets what was: nobody will release it.
     pub(crate) fn clear(&mut self) {
-        for segment in self.segments.drain(..) {
-            self.charged -= segment.charge.min(self.charged);
-        }
-        self.available = 0;
+        *self = Self::new();
     }
 }
 
@@ -97,9 +98,10 @@ mod tests {
         assert_eq!(queue.charged(), 2 * truesize);
         queue.release(second.charge);
         assert_eq!(queue.charged(), truesize);
+        queue.release(truesize);
+        assert_eq!(queue.charged(), truesize, "what is queued was not taken");
+        queue.take(1);
         queue.clear();
         assert_eq!((queue.available(), queue.charged()), (0, 0));
-        queue.release(truesize);
-        assert_eq!(queue.charged(), 0);
     }
 }

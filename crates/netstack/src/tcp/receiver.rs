@@ -116,10 +116,12 @@ impl<B: PacketBuffer> Receiver<B> {
         !(seq + len).is_before(self.acked) && !seq.is_after(self.next + self.window())
     }
 
-    /// Takes the payload of an acceptable segment into `queue`, or keeps it for later.
+    /// Takes the payload of an acceptable segment into `queue`, or keeps it for later. `free` is the
+    /// memory that no socket holds, here and below, in bytes of truesize.
     pub(crate) fn on_payload(
         &mut self,
         queue: &mut ReceiveQueue<B>,
+        free: usize,
         mut seq: SeqNumber,
         mut segment: Segment<B>,
         mut fin: bool,
@@ -157,9 +159,9 @@ impl<B: PacketBuffer> Receiver<B> {
             segment.push = true;
         }
         if seq == self.next {
-            self.on_next(queue, segment, statistics)
+            self.on_next(queue, free, segment, statistics)
         } else {
-            self.on_gap(queue, seq, segment, statistics)
+            self.on_gap(queue, free, seq, segment, statistics)
         }
     }
 
@@ -167,23 +169,15 @@ impl<B: PacketBuffer> Receiver<B> {
     fn on_next(
         &mut self,
         queue: &mut ReceiveQueue<B>,
+        free: usize,
         segment: Segment<B>,
         statistics: &mut TcpStatistics,
     ) -> Result<Received, DropReason> {
         let mut received = Received::default();
-        // Small segments hold more memory than the window says. Up to twice the budget the promise
-        // that the window made is kept; and one segment is always taken, else nothing would move.
-        let limit = 2 * self.budget;
-        let charge = segment.charge;
-        while queue.charged() + self.out_of_order.charged() + charge > limit {
-            match self.out_of_order.prune() {
-                0 => break,
-                pruned => statistics.out_of_order_pruned += pruned,
-            }
-        }
-        if queue.charged() > 0 && queue.charged() + charge > limit && !segment.range.is_empty() {
-            self.owed.now = true;
-            return Err(DropReason::TcpReceiveBufferFull);
+        if !segment.range.is_empty() {
+            self.make_room(queue, free, segment.charge, statistics).inspect_err(|_| {
+                self.owed.now = true;
+            })?;
         }
         // RFC 5681 section 4.2: what fills a gap is acknowledged at once.
         if !self.out_of_order.is_empty() {
@@ -209,10 +203,39 @@ impl<B: PacketBuffer> Receiver<B> {
         Ok(received)
     }
 
+    /// Makes sure that `charge` more bytes of truesize can be held, at the cost of what is out of
+    /// order.
+    fn make_room(
+        &mut self,
+        queue: &ReceiveQueue<B>,
+        mut free: usize,
+        charge: usize,
+        statistics: &mut TcpStatistics,
+    ) -> Result<(), DropReason> {
+        loop {
+            // Short segments hold more memory than the window says. Up to twice what was offered
+            // the promise that the window made is kept.
+            let held = queue.charged() + self.out_of_order.charged() + charge;
+            if held <= 2 * self.share(free) && charge <= free {
+                return Ok(());
+            }
+            let before = self.out_of_order.charged();
+            match self.out_of_order.prune() {
+                // One segment is always taken, else nothing would move.
+                0 if queue.charged() == 0 => return Ok(()),
+                0 if held > 2 * self.budget => return Err(DropReason::TcpReceiveBufferFull),
+                0 => return Err(DropReason::TcpReceiveMemoryFull),
+                pruned => statistics.out_of_order_pruned += pruned,
+            }
+            free += before - self.out_of_order.charged();
+        }
+    }
+
     /// Bytes after a gap, perhaps none but the stream's end.
     fn on_gap(
         &mut self,
         queue: &ReceiveQueue<B>,
+        free: usize,
         seq: SeqNumber,
         segment: Segment<B>,
         statistics: &mut TcpStatistics,
@@ -220,7 +243,7 @@ impl<B: PacketBuffer> Receiver<B> {
         // RFC 5681 section 4.2: at once, and for each.
         self.owed.duplicates = self.owed.duplicates.saturating_add(1);
         if !segment.range.is_empty() {
-            let budget = self.budget.saturating_sub(queue.charged());
+            let budget = self.share(free).saturating_sub(queue.charged());
             let pruned = self.out_of_order.insert(seq, segment, budget)?;
             statistics.out_of_order += 1;
             statistics.out_of_order_pruned += pruned;
@@ -264,7 +287,7 @@ impl<B: PacketBuffer> Receiver<B> {
 
     /// A segment is being sent that acknowledges everything; `pure` if it does nothing else.
     /// Returns its window field.
-    pub(crate) fn on_ack_sent(&mut self, queue: &ReceiveQueue<B>, pure: bool) -> u16 {
+    pub(crate) fn on_ack_sent(&mut self, queue: &ReceiveQueue<B>, free: usize, pure: bool) -> u16 {
         let Owed { now, duplicates, delayed } = &mut self.owed;
         *now = false;
         *delayed = None;
@@ -274,9 +297,9 @@ impl<B: PacketBuffer> Receiver<B> {
         self.acked = self.next;
 
         let offered = self.window();
-        let free = self.free(queue);
-        let field = if free >= offered + self.worthwhile() {
-            free >> self.scale
+        let offer = self.offer(queue, free);
+        let field = if offer >= offered + self.worthwhile() {
+            offer >> self.scale
         } else {
             // What was offered stays offered. Rounded up, as the right edge must not move left
             // (RFC 9293 section 3.8.6, SHLD-14).
@@ -289,15 +312,28 @@ impl<B: PacketBuffer> Receiver<B> {
 
     /// Whether a program has released so much that the peer should hear about it without delay:
     /// Linux's rule, the window could be twice what it is.
-    pub(crate) fn is_update_due(&self, queue: &ReceiveQueue<B>) -> bool {
+    pub(crate) fn is_update_due(&self, queue: &ReceiveQueue<B>, free: usize) -> bool {
         let offered = self.window();
-        let free = self.free(queue);
-        !self.ended && free >= 2 * offered && free >= offered + self.worthwhile()
+        let offer = self.offer(queue, free);
+        !self.ended && offer >= 2 * offered && offer >= offered + self.worthwhile()
     }
 
-    /// Truesize that is neither used nor kept.
-    fn free(&self, queue: &ReceiveQueue<B>) -> usize {
-        self.budget.saturating_sub(queue.charged() + self.out_of_order.charged())
+    /// The truesize that this connection may hold: not more than it leaves to others. See
+    /// [`ReceiveMemory`](super::receive_memory::ReceiveMemory).
+    fn share(&self, free: usize) -> usize {
+        self.budget.min(free)
+    }
+
+    /// The window that could be offered, in bytes, as the scaled field can express it.
+    fn offer(&self, queue: &ReceiveQueue<B>, free: usize) -> usize {
+        let unit = 1 << self.scale;
+        let held = queue.charged() + self.out_of_order.charged();
+        let offer = self.share(free).saturating_sub(held) / unit * unit;
+        if queue.charged() > 0 {
+            return offer;
+        }
+        // One segment is always taken. Rounded up, as many senders wait for room for a whole one.
+        offer.max(self.max_mss.min(self.budget).next_multiple_of(unit))
     }
 
     /// By how much the window must grow to be announced: RFC 9293 section 3.8.6.2.2.

@@ -38,6 +38,8 @@ pub(crate) struct Socket<B> {
     pub(crate) owner: Owner,
     pub(crate) phase: Phase<B>,
     pub(crate) queue: ReceiveQueue<B>,
+    /// What [`charged`](Self::charged) was when it was last accounted for.
+    pub(crate) accounted: usize,
     /// Why it failed.
     pub(crate) error: Option<ConnectionError>,
     /// It was established.
@@ -64,6 +66,7 @@ impl<B: PacketBuffer> Socket<B> {
             owner,
             phase,
             queue: ReceiveQueue::new(),
+            accounted: 0,
             error: None,
             connected: false,
             peer_closed: false,
@@ -82,6 +85,13 @@ impl<B: PacketBuffer> Socket<B> {
             Phase::Synchronized(connection) => Some(connection),
             _ => None,
         }
+    }
+
+    /// The packet memory that it holds, in bytes of truesize.
+    pub(crate) fn charged(&self) -> usize {
+        let out_of_order =
+            self.connection().map_or(0, |connection| connection.receiver().out_of_order_charged());
+        self.queue.charged() + out_of_order
     }
 
     /// There is nothing left that anybody could ask for.
@@ -129,10 +139,12 @@ impl<B: PacketBuffer> Socket<B> {
         }
     }
 
-    /// The next segment; if there is one, it counts as sent.
+    /// The next segment; if there is one, it counts as sent. `free` is the memory that no socket
+    /// holds.
     pub(crate) fn poll_transmit(
         &mut self,
         now: Instant,
+        free: usize,
         room: Room,
         statistics: &mut TcpStatistics,
     ) -> Option<Outgoing> {
@@ -142,7 +154,8 @@ impl<B: PacketBuffer> Socket<B> {
             Phase::SynReceived(syn_received) => syn_received.poll_transmit(now, ports),
             Phase::Synchronized(connection) => {
                 let endpoints = self.endpoints;
-                return connection.poll_transmit(now, endpoints, &self.queue, room, statistics);
+                let queue = &self.queue;
+                return connection.poll_transmit(now, endpoints, queue, free, room, statistics);
             }
             Phase::TimeWait(time_wait) => time_wait.poll_transmit(now, ports),
             Phase::Closed => None,
@@ -178,7 +191,7 @@ impl<B: PacketBuffer> Socket<B> {
         let mut info = TcpInfo {
             state,
             receive_queue: self.queue.available(),
-            receive_charged: self.queue.charged(),
+            receive_charged: self.charged(),
             ..TcpInfo::CLOSED
         };
         if let Some(connection) = self.connection() {
@@ -194,7 +207,6 @@ impl<B: PacketBuffer> Socket<B> {
             info.rto = sender.rtt().rto();
             info.bytes_in_flight = sender.in_flight();
             info.send_queue = sender.buffer().len();
-            info.receive_charged += receiver.out_of_order_charged();
             info.retransmits = sender.retransmits();
             info.timestamps = connection.has_timestamps();
             info.snd_wscale = connection.peer_scale();

@@ -2,6 +2,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::{
     endpoints::{Endpoints, KeyedHash},
+    receive_memory::ReceiveMemory,
     socket::{Owner, Phase, Socket},
     timer_heap::TimerHeap,
 };
@@ -23,6 +24,7 @@ pub(crate) struct Sockets<B> {
     sockets: Slab<Socket<B>>,
     by_endpoints: HashMap<Endpoints, Key, KeyedHash>,
     timers: TimerHeap,
+    receive_memory: ReceiveMemory,
     /// Those that may have something to send; names may be stale.
     transmit: VecDeque<Key>,
     /// Those that have changed.
@@ -30,11 +32,13 @@ pub(crate) struct Sockets<B> {
 }
 
 impl<B: PacketBuffer> Sockets<B> {
-    pub(crate) fn new(hash: KeyedHash) -> Self {
+    /// None yet; together they may hold `receive_memory` bytes of truesize.
+    pub(crate) fn new(hash: KeyedHash, receive_memory: usize) -> Self {
         Self {
             sockets: Slab::new(),
             by_endpoints: HashMap::with_hasher(hash),
             timers: TimerHeap::default(),
+            receive_memory: ReceiveMemory::new(receive_memory),
             transmit: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -80,9 +84,23 @@ impl<B: PacketBuffer> Sockets<B> {
             .collect()
     }
 
+    /// What all of them hold.
+    pub(crate) const fn receive_memory(&self) -> &ReceiveMemory {
+        &self.receive_memory
+    }
+
+    /// To be called after what a socket holds has changed; [`settle`](Self::settle) does it, too.
+    pub(crate) fn account(&mut self, key: Key) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            let charged = socket.charged();
+            self.receive_memory.account(&mut socket.accounted, charged);
+        }
+    }
+
     /// Puts a socket into every queue that it belongs to, and removes it if nobody needs it. To be
     /// called after anything happened to it.
     pub(crate) fn settle(&mut self, key: Key) {
+        self.account(key);
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if !socket.changes.is_empty() && socket.owner == Owner::Program && !socket.in_event_queue {
             socket.in_event_queue = true;
