@@ -19,13 +19,16 @@ use std::{
     os::unix::thread::JoinHandleExt,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread::{self, JoinHandle, Thread},
     time::{Duration, Instant},
 };
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    thread::sched_getcpu,
+};
 
 use crate::{
     address_space::{AddressSpace, MapError},
@@ -75,6 +78,8 @@ struct Shared {
     kick: AtomicBool,
     /// The device's thread is about to sleep, or does.
     sleeping: AtomicBool,
+    /// The processor of the thread that woke the device last.
+    waker_cpu: AtomicUsize,
     /// The thread has been told to end, or has ended.
     stopped: AtomicBool,
     mappings: Mutex<Mappings>,
@@ -113,6 +118,7 @@ impl Device {
             doorbells: (0..channels).map(|_| AtomicU32::new(0)).collect(),
             kick: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
+            waker_cpu: AtomicUsize::new(usize::MAX),
             stopped: AtomicBool::new(false),
             mappings: Mutex::new(Mappings { current: Arc::default(), version: 0, adopted: 0 }),
             version: AtomicU64::new(0),
@@ -278,6 +284,8 @@ impl Bar {
         fence(Ordering::SeqCst);
         // Relaxed: the fence orders it.
         if self.shared.sleeping.load(Ordering::Relaxed) {
+            // Relaxed: a hint.
+            self.shared.waker_cpu.store(sched_getcpu(), Ordering::Relaxed);
             self.thread.unpark();
         }
     }
@@ -418,8 +426,13 @@ impl Engine {
             || shared.stopped.load(Ordering::Relaxed)
     }
 
-    /// Looks for work for a while; whether it has come.
+    /// Looks for work for a while; whether it has come. Not on the processor of the driver, who
+    /// could not go on meanwhile.
     fn spin(&self) -> bool {
+        // Relaxed: a hint.
+        if self.shared.waker_cpu.load(Ordering::Relaxed) == sched_getcpu() {
+            return self.has_mail();
+        }
         let start = Instant::now();
         loop {
             if self.has_mail() {

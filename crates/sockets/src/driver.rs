@@ -27,11 +27,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, Waiter};
 
-/// Looks at the engine this many times before a driver that has nothing else to do blocks on its
-/// event. Blocking costs an `eventfd` write by the engine, a `poll(2)` and a switch of context: some
-/// microseconds, and so does the copy that is waited for.
-const SPINS_BEFORE_BLOCKING: u32 = 64;
-
 /// What all threads of a shard share.
 pub(crate) struct Shared {
     core: Mutex<Core>,
@@ -181,9 +176,12 @@ impl<'a> Call<'a> {
     pub(crate) fn wait_for_copies(&mut self, key: Key) {
         if self.takes_role() {
             self.drive(key, None);
-        } else if !self.spin() {
-            self.core.have_driver_watch_engine();
-            self.sleep(key, None);
+        } else {
+            let now = self.now();
+            if !self.core.reap(now) {
+                self.core.have_driver_watch_engine();
+                self.sleep(key, None);
+            }
         }
     }
 
@@ -202,25 +200,9 @@ impl<'a> Call<'a> {
         // Relaxed, and not one addition: a hint, written under the lock.
         let turns = self.shared.turns.load(Ordering::Relaxed);
         self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
-        if !self.shared.turn(&mut self.core) && !self.spin() {
+        if !self.shared.turn(&mut self.core) {
             self.shared.block(&mut self.core, Some(key), until);
         }
-    }
-
-    /// Looks at the engine for a moment before anybody blocks on it. Returns whether a receive's
-    /// copies have all ended.
-    fn spin(&mut self) -> bool {
-        for _ in 0..SPINS_BEFORE_BLOCKING {
-            if self.core.offload.poll_timeout().is_none() {
-                return false;
-            }
-            let now = self.shared.now();
-            if self.core.reap(now) {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        false
     }
 
     /// Sleeps until something happened to `key`, or the role is passed on to this thread.

@@ -7,6 +7,7 @@ use std::{
 use dmaengine::ChannelStats;
 use netdev::Link;
 use netdma::{Copybreak, Counters, Engine, Offload};
+use netstack::TcpConfig;
 
 use crate::{
     Config, StartError, background,
@@ -59,6 +60,10 @@ impl Stack {
             checksum_offload: info.checksum_offload,
             tso_max: info.tso_max,
         };
+        // What programs leave unread must not use up the link's buffers: a quarter stays for what is
+        // under way.
+        let receive_memory = tcp.receive_memory.min(info.receive_memory / 4 * 3);
+        let tcp = TcpConfig { receive_memory, ..tcp };
         let mut seed = [0; 16];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .map_err(io::Error::from)?;

@@ -1,4 +1,4 @@
-use std::{net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use clap::Args;
 use dmaengine::{Arena, DmaBuf, Kind};
@@ -56,6 +56,7 @@ struct Document {
     bytes: u64,
     rounds: u32,
     read_size: usize,
+    cpus: Cpus,
     rows: Vec<Row>,
 }
 
@@ -69,6 +70,9 @@ struct Row {
     receiver_cpu_s_per_gb: Spread,
     #[serde(serialize_with = "Spread::serialize_median")]
     engine_cpu_s_per_gb: Spread,
+    /// Of the thread that sends. No receiver gets more than one gigabyte in this time.
+    #[serde(serialize_with = "Spread::serialize_median")]
+    sender_cpu_s_per_gb: Spread,
     /// Mean of the timed rounds, as is the next.
     bytes_by_engine: u64,
     bytes_by_cpu: u64,
@@ -78,6 +82,9 @@ struct Row {
 impl Demo {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let _namespace = Namespace::enter().map_err(machine)?;
+        let cpus = Cpus::choose().map_err(machine)?;
+        // Threads inherit where their maker may run: the engines' are made now.
+        Cpus::pin(cpus.engine).map_err(machine)?;
         let mut contestants = vec![Contestant::linux(self.read_size)?];
         for (number, engine) in
             [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())]
@@ -86,15 +93,15 @@ impl Demo {
         {
             contestants.push(Contestant::ours(number as u8, engine, self.read_size)?);
         }
-        let sender_cpu = Self::pin()?;
+        Cpus::pin(cpus.receiver).map_err(machine)?;
         let transfers = u64::from(self.rounds + 1) * contestants.len() as u64;
         let bar = progress::bytes(transfers * self.bytes);
         for contestant in &mut contestants {
-            contestant.round(self.transfer(true, sender_cpu), &bar)?;
+            contestant.round(self.transfer(true, cpus.sender), &bar)?;
         }
         for _ in 0..self.rounds {
             for contestant in &mut contestants {
-                contestant.round(self.transfer(false, sender_cpu), &bar)?;
+                contestant.round(self.transfer(false, cpus.sender), &bar)?;
             }
         }
         bar.finish_and_clear();
@@ -102,6 +109,7 @@ impl Demo {
             bytes: self.bytes,
             rounds: self.rounds,
             read_size: self.read_size,
+            cpus,
             rows: contestants.iter().map(Contestant::row).collect(),
         };
         if self.json {
@@ -115,17 +123,36 @@ impl Demo {
     const fn transfer(&self, checked: bool, sender_cpu: Option<usize>) -> Transfer {
         Transfer { bytes: self.bytes, checked, sender_cpu }
     }
+}
 
-    /// Pins this thread, which receives; the sender's CPU is another one. Engines run where the
-    /// system puts them. Where there is one CPU, nobody is pinned.
-    fn pin() -> Result<Option<usize>, Failure> {
-        match allowed_cpus().map_err(machine)?[..] {
-            [sender, receiver, ..] => {
-                pin_to_cpu(receiver).map_err(machine)?;
-                Ok(Some(sender))
+/// Who runs where; anywhere if `None`.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Cpus {
+    sender: Option<usize>,
+    receiver: Option<usize>,
+    engine: Option<usize>,
+}
+
+impl Cpus {
+    /// A CPU for each. Where there are two, engine and receiver share one: the sender needs its own
+    /// from end to end, and what it is kept from doing the receiver would do for it, since the
+    /// kernel sends more in whatever thread the acknowledgement comes from. Where there is one,
+    /// nobody is pinned.
+    fn choose() -> io::Result<Self> {
+        Ok(match allowed_cpus()?[..] {
+            [sender, receiver, engine, ..] => {
+                Self { sender: Some(sender), receiver: Some(receiver), engine: Some(engine) }
             }
-            _ => Ok(None),
-        }
+            [sender, shared] => {
+                Self { sender: Some(sender), receiver: Some(shared), engine: Some(shared) }
+            }
+            _ => Self { sender: None, receiver: None, engine: None },
+        })
+    }
+
+    /// Pins this thread, unless it may run anywhere.
+    fn pin(cpu: Option<usize>) -> io::Result<()> {
+        cpu.map_or(Ok(()), pin_to_cpu)
     }
 }
 
@@ -143,6 +170,7 @@ struct Contestant {
 /// A timed round.
 struct Round {
     measured: Measured,
+    sender_cpu: Duration,
     copied: Copied,
 }
 
@@ -182,7 +210,7 @@ impl Contestant {
         let what = if transfer.checked { "checking" } else { "timing" };
         bar.set_message(format!("{what} {}", self.name));
         let before = self.receiver.copied();
-        let (measured, _sent) = transfer
+        let (measured, sent) = transfer
             .run(&*self.receiver, &mut self.buffer, |len| bar.inc(len as u64))
             .map_err(|error| Failure::Failed(format!("{}: {error}", self.name)))?;
         if transfer.checked {
@@ -194,7 +222,7 @@ impl Contestant {
             Copied { by_engine: 0, by_cpu: measured.bytes, engine_cpu: Duration::ZERO };
         let after = self.receiver.copied();
         let copied = after.zip(before).map_or(all_by_cpu, |(after, before)| after - before);
-        self.rounds.push(Round { measured, copied });
+        self.rounds.push(Round { measured, sender_cpu: sent.cpu_time, copied });
         Ok(())
     }
 
@@ -209,6 +237,7 @@ impl Contestant {
             gbps: spread(|round| round.measured.gbps()),
             receiver_cpu_s_per_gb: spread(|round| round.measured.cpu_s_per_gb()),
             engine_cpu_s_per_gb: spread(|round| round.measured.s_per_gb(round.copied.engine_cpu)),
+            sender_cpu_s_per_gb: spread(|round| round.measured.s_per_gb(round.sender_cpu)),
             bytes_by_engine: mean(|round| round.copied.by_engine),
             bytes_by_cpu: mean(|round| round.copied.by_cpu),
             verified: self.verified,
@@ -245,7 +274,7 @@ impl Spread {
 
 impl Document {
     fn print(&self) {
-        let Self { bytes, rounds, read_size, rows } = self;
+        let Self { bytes, rounds, read_size, cpus, rows } = self;
         println!(
             "Linux's TCP sent {bytes} bytes to each receiver in each of {rounds} rounds, in turns;\n\
              read in pieces of {read_size} bytes. Medians, with the least and the greatest.\n"
@@ -289,6 +318,20 @@ impl Document {
                     row.receiver_cpu_s_per_gb.median / cpu.receiver_cpu_s_per_gb.median
                 );
             }
+        }
+        if let [_, cpu, ..] = &rows[..] {
+            let per_gb = cpu.sender_cpu_s_per_gb.median;
+            println!(
+                "\nOver TAP Linux's sending thread spends {per_gb:.3} s of CPU time per GB: at most \
+                 {:.0} Gbit/s, whoever receives.",
+                8.0 / per_gb
+            );
+        }
+        if cpus.engine.is_some() && cpus.engine == cpus.receiver {
+            println!(
+                "This machine has two CPUs: the engine's thread shares the receiver's, so its CPU \
+                 time is moved, not saved."
+            );
         }
         println!(
             "\nlinux-veth is the baseline: kernel to kernel, same sender, same reads. cpu: the \

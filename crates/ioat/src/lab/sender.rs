@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::sockopt::set_tcp_congestion;
+
 use super::{NamespaceError, Pattern, PeerNamespace, pin_to_cpu, thread_cpu_time};
 
 /// Bytes of one `write`: large enough that the call itself does not count, and the buffer stays in
@@ -81,9 +83,10 @@ pub enum SenderError {
     },
 }
 
-/// A thread that sends through a kernel socket as fast as it can, then closes the connection. The
-/// socket is as the system makes it: buffer sizes tune themselves, congestion control is the
-/// default.
+/// A thread that sends through a kernel socket as fast as it can, then closes the connection. Buffer
+/// sizes tune themselves. Congestion control is CUBIC, Linux's own default, or Reno: BBR, which some
+/// systems prefer, paces with timers that run where the ACK arrived, and that is the CPU of the
+/// receiver under test.
 #[derive(Debug)]
 #[must_use = "join it to learn whether everything was sent"]
 pub struct Sender {
@@ -141,5 +144,6 @@ fn run(config: &SenderConfig) -> Result<Sent, SenderError> {
 fn connect(to: SocketAddrV4) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&SocketAddr::V4(to), PATIENCE)?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    set_tcp_congestion(&stream, "cubic").or_else(|_absent| set_tcp_congestion(&stream, "reno"))?;
     Ok(stream)
 }
