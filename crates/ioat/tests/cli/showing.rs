@@ -9,7 +9,7 @@ const DEMO: [&str; 6] = ["demo", "--bytes", "8M", "--rounds", "1", "--json"];
 #[track_caller]
 fn shows(command: &mut Command) {
     let document = json(command);
-    has_fields(&document, &["bytes", "rounds", "read_size", "rows"]);
+    has_fields(&document, &["bytes", "cpus", "rounds", "read_size", "rows"]);
     let bytes = document["bytes"].as_u64().unwrap();
     assert_eq!(bytes, 8 << 20);
     let rows = document["rows"].as_array().unwrap();
@@ -25,6 +25,7 @@ fn shows(command: &mut Command) {
                 "gbps",
                 "receiver_cpu_s_per_gb",
                 "engine_cpu_s_per_gb",
+                "sender_cpu_s_per_gb",
                 "bytes_by_engine",
                 "bytes_by_cpu",
                 "verified",
