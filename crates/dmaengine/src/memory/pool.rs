@@ -65,7 +65,7 @@ struct Slots {
 }
 
 // SAFETY: `Slots` is only used through `&`: counters are atomic, and the slots' bytes are accessed
-// by the owner of a `PacketBufMut` or of the only `PacketBuf` alone, or read by owners of `PacketBuf`s.
+// by the owner of a `PacketBufMut` alone, or read by owners of `PacketBuf`s.
 unsafe impl Send for PoolHandle {}
 // SAFETY: as above.
 unsafe impl Sync for PoolHandle {}
@@ -248,21 +248,20 @@ impl fmt::Debug for PacketBufMut {
     }
 }
 
-/// A received packet: shared by cloning, and read-only while it is shared.
+/// A received packet: read-only, and shared by cloning.
 pub struct PacketBuf {
     slots: NonNull<Slots>,
     index: u32,
     len: u32,
 }
 
-// SAFETY: shared bytes, written by the owner of the only handle alone; the count is atomic.
+// SAFETY: shared, read-only bytes; the count is atomic.
 unsafe impl Send for PacketBuf {}
 // SAFETY: as above.
 unsafe impl Sync for PacketBuf {}
 
-// SAFETY: the slot stays where it is, and nobody can write it while an engine owns a `PacketBuf` of
-// it: the only `PacketBufMut` was consumed by `freeze`, the next one is made after the last drop, and
-// `append` takes `&mut` of the only handle, which would be the engine's.
+// SAFETY: the slot stays where it is, and nobody can write it while a `PacketBuf` of it exists: the
+// only `PacketBufMut` was consumed by `freeze`, and the next one is made after the last drop.
 unsafe impl DmaSource for PacketBuf {}
 
 impl PacketBuf {
@@ -271,30 +270,6 @@ impl PacketBuf {
     #[must_use]
     pub fn truesize(&self) -> usize {
         self.slots().slot_len as usize
-    }
-
-    /// Puts `bytes` behind the packet's first `at` bytes, in place of what followed them, if this is
-    /// the only handle to the packet and its slot has room; otherwise does nothing, and says so with
-    /// `false`.
-    pub fn append(&mut self, at: usize, bytes: &[u8]) -> bool {
-        let room = (self.slots().slot_len as usize).saturating_sub(at);
-        // Acquire: what the other handles' owners read comes before. A count of one is ours, and
-        // nobody can raise it.
-        let sole = self.references().load(Ordering::Acquire) == 1;
-        if at > self.len as usize || bytes.len() > room || !sole {
-            return false;
-        }
-        // SAFETY:
-        // - in bounds: `at + bytes.len()` is at most the slot's length, by the check above;
-        // - exclusive: this is the only handle, borrowed mutably, so nobody reads the slot, no
-        //   engine either, and `bytes` does not lie in it.
-        unsafe {
-            let target = self.slots().slot(self.index).as_ptr().add(at);
-            target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        }
-        // At most the slot's length, which is 32 bits wide.
-        self.len = (at + bytes.len()) as u32;
-        true
     }
 
     /// Another handle to the packet, narrowed to `range`.
@@ -366,8 +341,8 @@ impl Deref for PacketBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: initialised memory that nobody writes while a `PacketBuf` of the slot is borrowed;
-        // `freeze` and `append` checked the length.
+        // SAFETY: initialised memory that nobody writes while a `PacketBuf` of the slot exists;
+        // `freeze` checked the length.
         unsafe {
             std::slice::from_raw_parts(self.slots().slot(self.index).as_ptr(), self.len as usize)
         }

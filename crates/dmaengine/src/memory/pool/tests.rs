@@ -54,22 +54,6 @@ fn a_slot_returns_with_its_last_handle() {
 }
 
 #[test]
-fn only_a_packet_of_one_owner_is_appended_to() {
-    let pool = pool(16, 2);
-    let mut first = packet(&pool, b"header, padding");
-    assert!(first.append(8, b"bytes"));
-    assert_eq!(first.as_ref(), b"header, bytes");
-    assert!(!first.append(14, b""), "behind the packet's end");
-    assert!(!first.append(13, b"more"), "behind the slot's end");
-    assert!(!first.append(usize::MAX, b"more"));
-    let other = first.slice(0..6);
-    assert!(!first.append(8, b"x"), "somebody may be reading it");
-    drop(other);
-    assert!(first.append(13, b"..."));
-    assert_eq!((first.as_ref(), first.truesize()), (&b"header, bytes..."[..], 16));
-}
-
-#[test]
 fn buffers_outlive_pool_and_arena() {
     let pool = pool(64, 2);
     let packet = packet(&pool, b"still here");
