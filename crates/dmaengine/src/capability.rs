@@ -6,22 +6,44 @@ bitflags::bitflags! {
     pub struct Capabilities: u32 {
         /// Copies memory to memory.
         const MEMCPY = 1 << 0;
+        /// Copies between lists of pieces.
+        const MEMCPY_SG = 1 << 1;
         /// Fills memory with an 8-byte pattern.
-        const MEMSET = 1 << 1;
+        const MEMSET = 1 << 2;
+        /// Writes the exclusive or of several sources.
+        const XOR = 1 << 3;
+        /// Checks that the exclusive or of several sources is zero.
+        const XOR_VAL = 1 << 4;
+        /// Writes the syndromes P and Q of several sources.
+        const PQ = 1 << 5;
+        /// Checks the syndromes P and Q of several sources.
+        const PQ_VAL = 1 << 6;
         /// Can signal completion through an event ([`crate::DmaChannel::arm`]).
-        const INTERRUPT = 1 << 2;
+        const INTERRUPT = 1 << 7;
         /// Not handed out by shared look-up; only to a client that asks for it by name.
-        const PRIVATE = 1 << 3;
+        const PRIVATE = 1 << 8;
+        /// Keeps the order that [`Flags::FENCE`](crate::Flags::FENCE) asks for.
+        const FENCE = 1 << 9;
+        /// Heeds [`Flags::TO_CACHE`](crate::Flags::TO_CACHE) and
+        /// [`Flags::TO_MEMORY`](crate::Flags::TO_MEMORY).
+        const CACHE_HINT = 1 << 10;
     }
 }
 
 impl Capabilities {
-    /// The names as Linux's `quickdata/cap` file prints them, in its order.
+    /// The names, first those of Linux's `quickdata/cap` file in its order, then ours.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         [
             (Self::MEMCPY, "copy"),
+            (Self::PQ, "pq"),
+            (Self::PQ_VAL, "pq_val"),
+            (Self::XOR, "xor"),
+            (Self::XOR_VAL, "xor_val"),
             (Self::MEMSET, "fill"),
             (Self::INTERRUPT, "intr"),
+            (Self::MEMCPY_SG, "copy_sg"),
+            (Self::FENCE, "fence"),
+            (Self::CACHE_HINT, "cache_hint"),
             (Self::PRIVATE, "private"),
         ]
         .into_iter()
@@ -102,9 +124,42 @@ pub struct ChannelInfo {
     pub xfercap: NonZeroUsize,
     /// The most descriptors that can be submitted and not yet reported.
     pub ring_size: usize,
+    /// The most pieces on either side of a scatter-gather copy.
+    pub max_sg: usize,
+    /// The most sources of an exclusive or.
+    pub max_xor: usize,
+    /// The most sources of P and Q.
+    pub max_pq: usize,
+    /// All addresses and lengths must be multiples of it, in bytes: a power of two, 1 for none.
+    /// (Linux: `copy_align` and its siblings, as a logarithm.)
+    pub alignment: NonZeroUsize,
+    /// The NUMA node that the engine is nearest to, if that is known.
+    pub numa_node: Option<u32>,
 }
 
 impl ChannelInfo {
+    /// The properties of a plain channel of process addresses: in order, without a limit on length
+    /// or alignment, able to do nothing, with a ring of 1. What differs is set afterwards.
+    #[must_use]
+    pub fn new(engine: impl Into<String>, kind: Kind) -> Self {
+        Self {
+            engine: engine.into(),
+            kind,
+            version: None,
+            capabilities: Capabilities::empty(),
+            addressing: Addressing::Process,
+            ordering: Ordering::InOrder,
+            partial_completion: false,
+            xfercap: NonZeroUsize::MAX,
+            ring_size: 1,
+            max_sg: 0,
+            max_xor: 0,
+            max_pq: 0,
+            alignment: NonZeroUsize::MIN,
+            numa_node: None,
+        }
+    }
+
     /// Descriptors that an operation of `len` bytes takes.
     #[must_use]
     pub const fn descriptors(&self, len: usize) -> usize {

@@ -1,28 +1,6 @@
 use std::{fmt::Debug, os::fd::BorrowedFd, time::Duration};
 
-use crate::{Capabilities, ChannelInfo, Completion, Cookie};
-
-/// One copy, in process addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CopyDescriptor {
-    /// The first byte to read.
-    pub source: *const u8,
-    /// The first byte to write.
-    pub target: *mut u8,
-    /// Length in bytes.
-    pub len: usize,
-}
-
-/// One fill, in process addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FillDescriptor {
-    /// Repeated from the first byte on, lowest byte first; the last repetition may be cut short.
-    pub pattern: u64,
-    /// The first byte to write.
-    pub target: *mut u8,
-    /// Length in bytes.
-    pub len: usize,
-}
+use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, OperationKind};
 
 /// Why an operation was not submitted. Nothing of it was shown to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -59,54 +37,58 @@ pub enum SubmitError {
         address: usize,
     },
     /// The channel cannot do this operation ([`crate::Capabilities`]).
-    #[error("the channel lacks this operation")]
-    Unsupported,
+    #[error("the channel cannot do {operation}: request one that can, or use the CPU")]
+    Unsupported {
+        /// What was asked for.
+        operation: OperationKind,
+    },
+    /// The channel cannot keep operations in order ([`crate::Capabilities::FENCE`]).
+    #[error("the channel has no fences: wait for the earlier operations instead")]
+    UnsupportedFence,
+    /// An address or a length is not a multiple of what the engine needs.
+    #[error("addresses and lengths must be multiples of {alignment} bytes for this engine")]
+    Misaligned {
+        /// The engine's alignment in bytes ([`crate::ChannelInfo::alignment`]).
+        alignment: usize,
+    },
+    /// A scatter-gather list is too long.
+    #[error("a list has {segments} segments; the channel takes at most {max} on each side")]
+    TooManySegments {
+        /// Segments of the longer list.
+        segments: usize,
+        /// The most ([`crate::ChannelInfo::max_sg`]).
+        max: usize,
+    },
+    /// The pieces of a scatter-gather copy never fit the ring.
+    #[error("the lists need {descriptors} descriptors; the ring holds {max}")]
+    TooManyDescriptors {
+        /// Descriptors needed.
+        descriptors: usize,
+        /// Descriptors that the ring holds.
+        max: usize,
+    },
+    /// Too few or too many sources.
+    #[error("there are {sources} sources; the channel takes 1 to {max}")]
+    SourceCount {
+        /// Sources given.
+        sources: usize,
+        /// The most ([`crate::ChannelInfo::max_xor`], [`crate::ChannelInfo::max_pq`]).
+        max: usize,
+    },
+    /// Not one coefficient for each source.
+    #[error("there are {coefficients} coefficients for {sources} sources; they must be as many")]
+    CoefficientCount {
+        /// Sources given.
+        sources: usize,
+        /// Coefficients given.
+        coefficients: usize,
+    },
+    /// Neither P nor Q was asked for.
+    #[error("neither P nor Q is given: name at least one")]
+    NoTarget,
     /// The channel is out of service until it has been terminated with success.
     #[error("the channel is down: terminate it to bring it back")]
     ChannelDown,
-}
-
-impl ChannelInfo {
-    /// Whether a channel like this can take `copy` when its ring is empty, and the descriptors that
-    /// it needs. Drivers begin their `submit_memcpy` with it.
-    ///
-    /// # Errors
-    ///
-    /// [`Unsupported`](SubmitError::Unsupported), [`ZeroLength`](SubmitError::ZeroLength),
-    /// [`TooLong`](SubmitError::TooLong) or [`Overlap`](SubmitError::Overlap).
-    pub fn check_memcpy(&self, copy: &CopyDescriptor) -> Result<usize, SubmitError> {
-        let CopyDescriptor { source, target, len } = *copy;
-        let descriptors = self.check(Capabilities::MEMCPY, len)?;
-        if source.addr().abs_diff(target.addr()) < len {
-            return Err(SubmitError::Overlap);
-        }
-        Ok(descriptors)
-    }
-
-    /// As [`check_memcpy`](Self::check_memcpy), for a fill.
-    ///
-    /// # Errors
-    ///
-    /// [`Unsupported`](SubmitError::Unsupported), [`ZeroLength`](SubmitError::ZeroLength) or
-    /// [`TooLong`](SubmitError::TooLong).
-    pub fn check_memset(&self, fill: &FillDescriptor) -> Result<usize, SubmitError> {
-        self.check(Capabilities::MEMSET, fill.len)
-    }
-
-    fn check(&self, operation: Capabilities, len: usize) -> Result<usize, SubmitError> {
-        if !self.capabilities.contains(operation) {
-            return Err(SubmitError::Unsupported);
-        }
-        if len == 0 {
-            return Err(SubmitError::ZeroLength);
-        }
-        let descriptors = self.descriptors(len);
-        if descriptors > self.ring_size {
-            let max = self.xfercap.get().saturating_mul(self.ring_size);
-            return Err(SubmitError::TooLong { len, max });
-        }
-        Ok(descriptors)
-    }
 }
 
 /// The engine could not be proven idle: memory that was submitted may still be written.
@@ -124,11 +106,11 @@ pub struct Stuck;
 /// Implementors promise, for every operation that was submitted with success:
 ///
 /// * its cookie is the [`next`](Cookie::next) after that of the operation submitted before it;
-/// * it is reported by [`poll`](Self::poll) at most once, with the cookie that `submit_*` returned;
+/// * it is reported by [`poll`](Self::poll) at most once, with the cookie that `submit` returned;
 /// * after its report the engine touches neither its source nor its target, and all that it wrote
 ///   is visible to the thread that polled (acquire);
-/// * nothing outside `target .. target + len` is written on its behalf;
-/// * an operation that `submit_*` refused is never shown to the engine;
+/// * nothing outside its targets is written on its behalf;
+/// * an operation that `submit` refused is never shown to the engine;
 /// * after `terminate_sync` returned `Ok`, and after `drop`, the engine touches no memory of any
 ///   operation. If that cannot be reached in `drop`, what belongs to the engine is leaked and the
 ///   process aborts rather than let memory be reused under DMA.
@@ -139,7 +121,8 @@ pub unsafe trait DmaChannel: Send + Debug {
     /// Descriptors that can be submitted now.
     fn space(&self) -> usize;
 
-    /// Submits a copy, which the engine may not look at before [`issue_pending`](Self::issue_pending).
+    /// Submits an operation, which the engine may not look at before
+    /// [`issue_pending`](Self::issue_pending).
     ///
     /// # Errors
     ///
@@ -149,22 +132,15 @@ pub unsafe trait DmaChannel: Send + Debug {
     ///
     /// Until this operation is reported, or `terminate_sync` returns `Ok`:
     ///
-    /// * `source .. source + len` stays valid for reads and nobody writes it;
-    /// * `target .. target + len` stays valid for writes, and nobody else reads or writes it or
-    ///   holds a reference to it;
-    /// * the two do not overlap.
-    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError>;
-
-    /// Submits a fill.
-    ///
-    /// # Errors
-    ///
-    /// See [`SubmitError`]; nothing was submitted.
-    ///
-    /// # Safety
-    ///
-    /// As for [`submit_memcpy`](Self::submit_memcpy), for the target.
-    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError>;
+    /// * all that it reads (sources; P and Q of a check) stays valid for reads and nobody writes it;
+    /// * all that it writes (targets; P and Q) stays valid for writes, and nobody else reads or
+    ///   writes it or holds a reference to it;
+    /// * what it writes overlaps nothing else of it.
+    unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        flags: Flags,
+    ) -> Result<Cookie, SubmitError>;
 
     /// Rings the doorbell for all that was submitted. Does nothing if there is nothing new.
     fn issue_pending(&mut self);

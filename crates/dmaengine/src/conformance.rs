@@ -10,7 +10,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    Addressing, Arena, Capabilities, DmaBuf, DmaChannel, DmaSlice, Done, Queue, Status, SubmitError,
+    Addressing, Arena, Capabilities, DmaBuf, DmaChannel, DmaSlice, Done, OperationKind, Queue,
+    Status, SubmitError,
 };
 
 /// What the tests need: 16 MiB.
@@ -89,7 +90,7 @@ pub fn fills(channel: Box<dyn DmaChannel>, arena: &Arena) {
     if !queue.info().capabilities.contains(Capabilities::MEMSET) {
         let target = arena.alloc(64).expect("arena").slice(0..64);
         let refused = queue.fill(PATTERN, target, 0).expect_err("the channel cannot fill");
-        assert_eq!(refused.error, SubmitError::Unsupported);
+        assert_eq!(refused.error, SubmitError::Unsupported { operation: OperationKind::Memset });
         return finish(queue);
     }
     let mut buffers = Buffers::new(arena, 1 << 16);
@@ -125,7 +126,7 @@ pub fn refusals(channel: Box<dyn DmaChannel>, arena: &Arena) {
         assert_eq!(refused.source.as_ref().len(), source_len, "the memory comes back");
     }
     let refused = queue.fill(0, slice(0), 0).expect_err("refusal");
-    assert!(matches!(refused.error, SubmitError::ZeroLength | SubmitError::Unsupported));
+    assert!(matches!(refused.error, SubmitError::ZeroLength | SubmitError::Unsupported { .. }));
     assert_eq!(queue.space(), space);
     assert!(queue.is_idle());
     copies_work(&mut queue, arena);

@@ -55,13 +55,14 @@ pub mod dmatest;
 mod engine;
 mod iova;
 mod memory;
+mod operation;
 mod queue;
 mod registry;
 mod stats;
 mod status;
 
 pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
-pub use channel::{CopyDescriptor, DmaChannel, FillDescriptor, Stuck, SubmitError};
+pub use channel::{DmaChannel, Stuck, SubmitError};
 pub use cookie::Cookie;
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
@@ -70,7 +71,8 @@ pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
     PacketBufMut, PacketPool, PacketSlice, Target, lend,
 };
+pub use operation::{Flags, Operation, OperationKind, Segment, SegmentMut, pieces};
 pub use queue::{Done, Queue, Refused, WaitTimeout};
 pub use registry::{Channel, ChannelListing, LookupError, Registry};
 pub use stats::ChannelStats;
-pub use status::{Completion, Status};
+pub use status::{Completion, FallbackCause, Status};

@@ -15,8 +15,8 @@ use rustix::{
 };
 
 use crate::{
-    Channel, ChannelInfo, ChannelStats, Completion, Cookie, CopyDescriptor, DmaSource, DmaTarget,
-    FillDescriptor, Status, Stuck, SubmitError,
+    Channel, ChannelInfo, ChannelStats, Completion, Cookie, DmaSource, DmaTarget, FallbackCause,
+    Flags, Operation, OperationKind, Status, Stuck, SubmitError,
 };
 
 /// How long [`Queue::wait`] polls before it blocks: about what blocking and waking cost.
@@ -35,6 +35,8 @@ pub struct Done<S, D, T> {
     pub status: Status,
     /// The prefix that is certainly at the target, in bytes.
     pub bytes: usize,
+    /// Why the CPU did it; `None` if the engine did.
+    pub fallback: Option<FallbackCause>,
     /// The memory that was read.
     pub source: S,
     /// The memory that was written.
@@ -65,6 +67,7 @@ pub struct WaitTimeout {
 }
 
 struct InFlight<S, D, T> {
+    kind: OperationKind,
     len: usize,
     source: S,
     target: D,
@@ -162,7 +165,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         let from = source.as_ref();
         let to = target.as_mut();
         let len = from.len();
-        let copy = CopyDescriptor { source: from.as_ptr(), target: to.as_mut_ptr(), len };
+        let copy = Operation::Memcpy { source: from.as_ptr(), target: to.as_mut_ptr(), len };
         let submitted = if to.len() != len {
             Err(SubmitError::LengthMismatch { source_len: len, target_len: to.len() })
         } else if len == 0 {
@@ -175,12 +178,11 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             //   leaks them;
             // - no overlap: memory that somebody owns exclusively is nobody's shared source;
             // - the references above are not used after this call.
-            unsafe { self.channel.raw.submit_memcpy(copy) }
+            unsafe { self.channel.raw.submit(&copy, Flags::empty()) }
         };
         match submitted {
             Ok(cookie) => {
-                self.keep(cookie, InFlight { len, source, target, tag });
-                self.channel.stats.count_memcpy();
+                self.keep(cookie, InFlight { kind: copy.kind(), len, source, target, tag });
                 Ok(cookie)
             }
             Err(error) => Err(Refused { error, source, target, tag }),
@@ -206,17 +208,16 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         self.in_flight.reserve(1);
         let to = target.as_mut();
         let len = to.len();
-        let fill = FillDescriptor { pattern, target: to.as_mut_ptr(), len };
+        let fill = Operation::Memset { pattern, target: to.as_mut_ptr(), len };
         let submitted = if len == 0 {
             Err(SubmitError::ZeroLength)
         } else {
             // SAFETY: as in `copy`, for the target.
-            unsafe { self.channel.raw.submit_memset(fill) }
+            unsafe { self.channel.raw.submit(&fill, Flags::empty()) }
         };
         match submitted {
             Ok(cookie) => {
-                self.keep(cookie, InFlight { len, source, target, tag });
-                self.channel.stats.count_memset();
+                self.keep(cookie, InFlight { kind: fill.kind(), len, source, target, tag });
                 Ok(cookie)
             }
             Err(error) => Err(Refused { error, source, target, tag }),
@@ -239,7 +240,9 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             "the driver of {} breaks the contract of DmaChannel: cookies are consecutive",
             self.channel.name(),
         );
+        let kind = operation.kind;
         self.in_flight.push_back(Some(ManuallyDrop::into_inner(operation)));
+        self.channel.stats.count_submit(kind);
     }
 
     /// Rings the doorbell for all that was submitted.
@@ -254,12 +257,12 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         let Channel { raw, stats, .. } = channel;
         let mut ended = 0;
         raw.poll(&mut |completion: Completion| {
-            let Completion { cookie, status, bytes } = completion;
+            let Completion { cookie, status, bytes, fallback } = completion;
             let operation = cookie
                 .since(*front)
                 .and_then(|index| in_flight.get_mut(usize::try_from(index).ok()?))
                 .and_then(Option::take);
-            let Some(InFlight { len, source, target, tag }) = operation else {
+            let Some(InFlight { kind, len, source, target, tag }) = operation else {
                 *spurious += 1;
                 return;
             };
@@ -271,8 +274,8 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             }
             ended += 1;
             let bytes = if status == Status::Success { len } else { bytes.min(len) };
-            stats.count_end(&Completion { cookie, status, bytes });
-            each(Done { cookie, status, bytes, source, target, tag });
+            stats.count_end(kind, &Completion { bytes, ..completion });
+            each(Done { cookie, status, bytes, fallback, source, target, tag });
         });
         ended
     }
@@ -354,10 +357,16 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
 
 impl<S, D, T> Drop for Queue<S, D, T> {
     fn drop(&mut self) {
-        let Channel { raw, stats, .. } = &mut self.channel;
-        let idle = self.in_flight.is_empty() || raw.terminate_sync(DROP_TIMEOUT).is_ok();
+        let Self { channel: Channel { raw, stats, .. }, in_flight, front, .. } = self;
+        let idle = in_flight.is_empty() || raw.terminate_sync(DROP_TIMEOUT).is_ok();
         if idle {
-            raw.poll(&mut |completion| stats.count_end(&completion));
+            raw.poll(&mut |completion| {
+                let index = completion.cookie.since(*front).and_then(|at| usize::try_from(at).ok());
+                let operation = index.and_then(|index| in_flight.get(index)?.as_ref());
+                if let Some(InFlight { kind, .. }) = operation {
+                    stats.count_end(*kind, &completion);
+                }
+            });
             // SAFETY: the field is dropped here and nowhere else, and not used afterwards. The
             // engine is idle, so the memory in it may be freed.
             unsafe { ManuallyDrop::drop(&mut self.in_flight) };

@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Completion, Status};
+use crate::{Completion, OperationKind, Status};
 
 /// What a channel has done, counted by the [`Queue`](crate::Queue) that owns it and readable from
 /// any thread at any time. The counters go on when the channel changes hands.
@@ -67,16 +67,14 @@ impl ChannelStats {
         self.bytes_transferred.get()
     }
 
-    pub(crate) fn count_memcpy(&self) {
+    pub(crate) fn count_submit(&self, kind: OperationKind) {
         self.submitted.add(1);
-        self.memcpy_count.add(1);
+        if kind == OperationKind::Memcpy {
+            self.memcpy_count.add(1);
+        }
     }
 
-    pub(crate) fn count_memset(&self) {
-        self.submitted.add(1);
-    }
-
-    pub(crate) fn count_end(&self, completion: &Completion) {
+    pub(crate) fn count_end(&self, _kind: OperationKind, completion: &Completion) {
         self.ended[completion.status as usize].add(1);
         self.bytes_transferred.add(completion.bytes as u64);
     }
@@ -97,10 +95,11 @@ mod tests {
     #[test]
     fn ends_are_counted_by_status() {
         let stats = ChannelStats::default();
-        stats.count_memcpy();
-        stats.count_memset();
+        stats.count_submit(OperationKind::Memcpy);
+        stats.count_submit(OperationKind::Memset);
         for (status, bytes) in [(Status::Success, 100), (Status::DeviceLost, 7)] {
-            stats.count_end(&Completion { cookie: Cookie::FIRST, status, bytes });
+            let completion = Completion { cookie: Cookie::FIRST, status, bytes, fallback: None };
+            stats.count_end(OperationKind::Memcpy, &completion);
         }
         assert_eq!((stats.submitted(), stats.memcpy_count()), (2, 1));
         assert_eq!((stats.completed(), stats.failed()), (2, 1));

@@ -34,11 +34,20 @@ pub enum Status {
     /// The engine vanished, or cannot be brought back.
     #[error("device lost")]
     DeviceLost,
+    /// A check found that P, or an exclusive or, is not what it should be.
+    #[error("P does not match")]
+    MismatchP,
+    /// A check found that Q is not what it should be.
+    #[error("Q does not match")]
+    MismatchQ,
+    /// A check found that neither P nor Q is what it should be.
+    #[error("neither P nor Q matches")]
+    MismatchPq,
 }
 
 impl Status {
     /// All of them, in the order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Success,
         Self::Aborted,
         Self::NotAttempted,
@@ -49,7 +58,60 @@ impl Status {
         Self::BadDescriptor,
         Self::TimedOut,
         Self::DeviceLost,
+        Self::MismatchP,
+        Self::MismatchQ,
+        Self::MismatchPq,
     ];
+
+    /// Whether the operation did what it was for: it moved all bytes, or it checked all of them,
+    /// whatever the check found.
+    #[must_use]
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Success | Self::MismatchP | Self::MismatchQ | Self::MismatchPq)
+    }
+}
+
+/// Why the CPU did an operation that was meant for an engine ([`Completion::fallback`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FallbackCause {
+    /// The ring had no room.
+    RingFull,
+    /// The engine lacks the operation, or cannot do one of that length, alignment or number of
+    /// pieces.
+    Unsupported,
+    /// The memory is in no arena that is mapped for the engine.
+    Unreachable,
+    /// The engine failed a short while ago, and rests.
+    Resting,
+    /// The engine was given the operation and did not do it: error, halt or loss.
+    Failed,
+    /// The engine was given the operation and did not end it in time.
+    TimedOut,
+}
+
+impl FallbackCause {
+    /// All of them, in the order of declaration.
+    pub const ALL: [Self; 6] = [
+        Self::RingFull,
+        Self::Unsupported,
+        Self::Unreachable,
+        Self::Resting,
+        Self::Failed,
+        Self::TimedOut,
+    ];
+
+    /// A word for it, as outputs print it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring full",
+            Self::Unsupported => "not supported",
+            Self::Unreachable => "not reachable",
+            Self::Resting => "engine resting",
+            Self::Failed => "engine failed",
+            Self::TimedOut => "timed out",
+        }
+    }
 }
 
 /// What a channel reports when an operation has ended.
@@ -62,4 +124,20 @@ pub struct Completion {
     /// The length of the prefix that is certainly at the target, in bytes: all of it on success.
     /// Otherwise 0, unless the engine reports partial completion ([`crate::ChannelInfo`]).
     pub bytes: usize,
+    /// Why the CPU did it; `None` if the engine did.
+    pub fallback: Option<FallbackCause>,
+}
+
+impl Completion {
+    /// The end of an operation of `len` bytes that did all it was for, by the engine.
+    #[must_use]
+    pub const fn success(cookie: Cookie, len: usize) -> Self {
+        Self { cookie, status: Status::Success, bytes: len, fallback: None }
+    }
+
+    /// The end of an operation of which no byte is known to be at its target.
+    #[must_use]
+    pub const fn failed(cookie: Cookie, status: Status) -> Self {
+        Self { cookie, status, bytes: 0, fallback: None }
+    }
 }

@@ -13,8 +13,7 @@ use std::{
 };
 
 use dmaengine::{
-    ChannelInfo, Coherent, Completion, Cookie, CopyDescriptor, DmaChannel, FillDescriptor, Status,
-    Stuck, SubmitError,
+    ChannelInfo, Coherent, Completion, Cookie, DmaChannel, Flags, Status, Stuck, SubmitError,
 };
 
 use crate::{
@@ -291,24 +290,34 @@ unsafe impl DmaChannel for IoatChannel {
         free.saturating_sub(RESERVED_SLOTS - 1 + self.to_report.len())
     }
 
-    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
-        self.admit(self.info.check_memcpy(&copy)?)?;
-        let CopyDescriptor { source, target, len } = copy;
-        let source = self.translate(source, len)?;
-        let target = self.translate(target, len)?;
-        Ok(self.push(len, |done, len| Operation::Copy {
-            source: source + done,
-            target: target + done,
-            len,
-        }))
-    }
-
-    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
-        self.admit(self.info.check_memset(&fill)?)?;
-        let FillDescriptor { pattern, target, len } = fill;
-        let target = self.translate(target, len)?;
-        // XFERCAP is a multiple of 8, so every piece begins with the pattern's first byte.
-        Ok(self.push(len, |done, len| Operation::Fill { pattern, target: target + done, len }))
+    unsafe fn submit(
+        &mut self,
+        operation: &dmaengine::Operation<'_>,
+        flags: Flags,
+    ) -> Result<Cookie, SubmitError> {
+        let count = self.info.check(operation, flags)?;
+        self.admit(count)?;
+        match *operation {
+            dmaengine::Operation::Memcpy { source, target, len } => {
+                let source = self.translate(source, len)?;
+                let target = self.translate(target, len)?;
+                Ok(self.push(len, |done, len| Operation::Copy {
+                    source: source + done,
+                    target: target + done,
+                    len,
+                }))
+            }
+            dmaengine::Operation::Memset { pattern, target, len } => {
+                let target = self.translate(target, len)?;
+                // XFERCAP is a multiple of 8, so every piece begins with the pattern's first byte.
+                Ok(self.push(len, |done, len| Operation::Fill {
+                    pattern,
+                    target: target + done,
+                    len,
+                }))
+            }
+            _ => Err(SubmitError::Unsupported { operation: operation.kind() }),
+        }
     }
 
     fn issue_pending(&mut self) {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use dmaengine::{
-    Addressing, Arena, Capabilities, ChannelInfo, Completion, CopyDescriptor, DmaChannel,
-    DmaDevice, IovaMap, Kind, MapError, RequestError, Status,
+    Addressing, Arena, Capabilities, ChannelInfo, Completion, DmaChannel, DmaDevice, Flags,
+    IovaMap, Kind, MapError, Operation, RequestError, Status,
 };
 
 use crate::{
@@ -199,15 +199,12 @@ impl IoatDevice {
             let mut capabilities = capabilities;
             capabilities.set(Capabilities::INTERRUPT, interrupt);
             ChannelInfo {
-                engine: engine.clone(),
-                kind,
                 version: Some(format!("{}.{}", version.major, version.minor)),
                 capabilities,
                 addressing: Addressing::Iova,
-                ordering: dmaengine::Ordering::InOrder,
-                partial_completion: false,
                 xfercap,
                 ring_size: (1 << options.ring_order) - RESERVED_SLOTS,
+                ..ChannelInfo::new(engine.clone(), kind)
             }
         });
         let channels: Vec<_> = channels.collect();
@@ -262,7 +259,7 @@ impl IoatDevice {
             *byte = index as u8;
         }
         target.fill(0);
-        let copy = CopyDescriptor {
+        let copy = Operation::Memcpy {
             source: source.as_ptr(),
             target: target.as_mut_ptr(),
             len: SELF_TEST_LEN,
@@ -270,7 +267,7 @@ impl IoatDevice {
         let mut ended = None;
         // SAFETY: both buffers are ours, disjoint, and not touched before the channel is dropped
         // below, which proves it idle or does not return.
-        if unsafe { channel.submit_memcpy(copy) }.is_ok() {
+        if unsafe { channel.submit(&copy, Flags::empty()) }.is_ok() {
             channel.issue_pending();
             wait(&*self.shared.bar, SELF_TEST_TIMEOUT, || {
                 channel.poll(&mut |completion: Completion| ended = Some(completion.status));

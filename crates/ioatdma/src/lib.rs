@@ -8,7 +8,7 @@
 //! with the channel's state, in one 64-bit write. So a poll is one load from cached memory.
 //!
 //! ```text
-//!   submit_memcpy   issue_pending                    poll
+//!      submit       issue_pending                    poll
 //!       |                |                             |
 //!       v                v                             v
 //!   descriptors --> DMACOUNT --> device --> completion word --> operations end, in order

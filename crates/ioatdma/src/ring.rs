@@ -167,7 +167,7 @@ impl Ring {
             self.oldest = cookie.next();
             self.unissued = self.unissued.max(self.oldest);
             let bytes = if status == Status::Success { len } else { 0 };
-            report(Completion { cookie, status, bytes });
+            report(Completion { cookie, status, bytes, fallback: None });
         }
         Some(slot)
     }

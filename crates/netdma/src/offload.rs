@@ -284,12 +284,7 @@ fn cause_of_refusal(error: SubmitError, health: &mut Health, now: Instant) -> Cp
     match error {
         SubmitError::RingFull => CpuCause::RingFull,
         SubmitError::Unreachable { .. } => CpuCause::Unreachable,
-        SubmitError::ChannelDown
-        | SubmitError::TooLong { .. }
-        | SubmitError::ZeroLength
-        | SubmitError::LengthMismatch { .. }
-        | SubmitError::Overlap
-        | SubmitError::Unsupported => {
+        _ => {
             health.failed(now);
             CpuCause::Failed
         }

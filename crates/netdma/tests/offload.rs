@@ -3,15 +3,14 @@
 use std::{
     collections::VecDeque,
     net::{Ipv4Addr, SocketAddrV4},
-    num::NonZeroUsize,
     os::fd::BorrowedFd,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use dmaengine::{
-    Addressing, Arena, Capabilities, ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel,
-    FillDescriptor, Kind, Ordering, PacketPool, Queue, Status, Stuck, SubmitError, lend,
+    Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, Flags, Kind, Operation,
+    PacketPool, Queue, Status, Stuck, SubmitError, lend,
 };
 use netdma::{Busy, Copybreak, CpuCause, Offload, ReceiveId, RxPacket};
 use netstack::{
@@ -43,11 +42,18 @@ struct Script {
     doorbells: u64,
 }
 
+/// A copy that was submitted.
+struct Copy {
+    source: *const u8,
+    target: *mut u8,
+    len: usize,
+}
+
 struct ScriptedChannel {
     info: ChannelInfo,
     script: Arc<Mutex<Script>>,
     next: Cookie,
-    ring: VecDeque<(Cookie, CopyDescriptor, bool)>,
+    ring: VecDeque<(Cookie, Copy, bool)>,
     aborted: VecDeque<Cookie>,
 }
 
@@ -71,7 +77,14 @@ unsafe impl DmaChannel for ScriptedChannel {
         RING - self.ring.len()
     }
 
-    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
+    unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        _: Flags,
+    ) -> Result<Cookie, SubmitError> {
+        let Operation::Memcpy { source, target, len } = *operation else {
+            return Err(SubmitError::Unsupported { operation: operation.kind() });
+        };
         let mut script = self.script.lock().unwrap();
         if let Some(error) = script.refuse {
             return Err(error);
@@ -82,12 +95,8 @@ unsafe impl DmaChannel for ScriptedChannel {
         script.submitted += 1;
         let cookie = self.next;
         self.next = cookie.next();
-        self.ring.push_back((cookie, copy, false));
+        self.ring.push_back((cookie, Copy { source, target, len }, false));
         Ok(cookie)
-    }
-
-    unsafe fn submit_memset(&mut self, _: FillDescriptor) -> Result<Cookie, SubmitError> {
-        Err(SubmitError::Unsupported)
     }
 
     fn issue_pending(&mut self) {
@@ -97,22 +106,22 @@ unsafe impl DmaChannel for ScriptedChannel {
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
         for cookie in self.aborted.drain(..) {
-            report(Completion { cookie, status: Status::Aborted, bytes: 0 });
+            report(Completion::failed(cookie, Status::Aborted));
         }
         let order = self.script.lock().unwrap().order;
         while order != Order::Hold && self.ring.front().is_some_and(|(_, _, issued)| *issued) {
-            let (cookie, CopyDescriptor { source, target, len }, _) =
+            let (cookie, Copy { source, target, len }, _) =
                 self.ring.pop_front().expect("just seen");
             let completion = match order {
                 Order::Copy => {
-                    // SAFETY: by `submit_memcpy`'s contract both are valid and disjoint.
+                    // SAFETY: by `submit`'s contract both are valid and disjoint.
                     unsafe { source.copy_to_nonoverlapping(target, len) };
-                    Completion { cookie, status: Status::Success, bytes: len }
+                    Completion::success(cookie, len)
                 }
                 Order::Fail(status) => {
-                    // SAFETY: by `submit_memcpy`'s contract the target may be written.
+                    // SAFETY: by `submit`'s contract the target may be written.
                     unsafe { target.write_bytes(0xee, len) };
-                    Completion { cookie, status, bytes: 0 }
+                    Completion::failed(cookie, status)
                 }
                 Order::Hold => unreachable!("the loop's condition"),
             };
@@ -175,15 +184,9 @@ impl Bench {
         }));
         let channel = ScriptedChannel {
             info: ChannelInfo {
-                engine: "scripted".into(),
-                kind: Kind::Software,
-                version: None,
                 capabilities: Capabilities::MEMCPY,
-                addressing: Addressing::Process,
-                ordering: Ordering::InOrder,
-                partial_completion: false,
-                xfercap: NonZeroUsize::MAX,
                 ring_size: RING,
+                ..ChannelInfo::new("scripted", Kind::Software)
             },
             script: script.clone(),
             next: Cookie::FIRST,

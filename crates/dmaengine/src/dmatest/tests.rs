@@ -2,8 +2,7 @@ use std::os::fd::BorrowedFd;
 
 use super::*;
 use crate::{
-    ChannelInfo, Completion, Cookie, CopyDescriptor, CpuDevice, DmaChannel, DmaDevice,
-    FillDescriptor, Stuck, ThreadsDevice,
+    ChannelInfo, Completion, Cookie, CpuDevice, DmaChannel, DmaDevice, Flags, Stuck, ThreadsDevice,
 };
 
 /// What is wrong with a [`Faulty`] channel's every third copy.
@@ -49,26 +48,35 @@ unsafe impl DmaChannel for Faulty {
         self.good.space()
     }
 
-    unsafe fn submit_memcpy(&mut self, mut copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
+    unsafe fn submit(
+        &mut self,
+        operation: &crate::Operation<'_>,
+        flags: Flags,
+    ) -> Result<Cookie, SubmitError> {
+        let mut operation = *operation;
+        let crate::Operation::Memcpy { source, target, len } = &mut operation else {
+            // SAFETY: passed on.
+            return unsafe { self.good.submit(&operation, flags) };
+        };
         self.copies += 1;
         let faulty = self.copies.is_multiple_of(3);
-        if faulty && copy.len > 1 {
+        if faulty && *len > 1 {
             match self.fault {
-                Fault::OneByteLess => copy.len -= 1,
-                Fault::NotCopied => copy.len = 1,
+                Fault::OneByteLess => *len -= 1,
+                Fault::NotCopied => *len = 1,
                 Fault::Refused => return Err(SubmitError::ChannelDown),
                 // SAFETY: as said above: tests that write outside choose short copies in the
                 // middle of large buffers.
-                Fault::OneByteMore => unsafe { *copy.target.add(copy.len) ^= 0xff },
+                Fault::OneByteMore => unsafe { *target.add(*len) ^= 0xff },
                 // SAFETY: as above.
-                Fault::OneByteBefore => unsafe { *copy.target.sub(1) ^= 0xff },
+                Fault::OneByteBefore => unsafe { *target.sub(1) ^= 0xff },
                 // SAFETY: the source is a buffer of the test, for which its owner has a `&mut`.
-                Fault::SourceWritten => unsafe { *copy.source.cast_mut() = 0 },
+                Fault::SourceWritten => unsafe { *source.cast_mut() = 0 },
                 Fault::ErrorStatus | Fault::NeverEnds | Fault::NeverEndsNorStops => {}
             }
         }
         // SAFETY: passed on.
-        let cookie = unsafe { self.good.submit_memcpy(copy) }?;
+        let cookie = unsafe { self.good.submit(&operation, flags) }?;
         if faulty
             && matches!(
                 self.fault,
@@ -78,11 +86,6 @@ unsafe impl DmaChannel for Faulty {
             self.bad.push(cookie);
         }
         Ok(cookie)
-    }
-
-    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
-        // SAFETY: passed on.
-        unsafe { self.good.submit_memset(fill) }
     }
 
     fn issue_pending(&mut self) {
@@ -100,7 +103,7 @@ unsafe impl DmaChannel for Faulty {
         });
         if std::mem::take(terminated) {
             for cookie in bad.drain(..) {
-                report(Completion { cookie, status: Status::Aborted, bytes: 0 });
+                report(Completion::failed(cookie, Status::Aborted));
             }
         }
     }

@@ -1,14 +1,14 @@
 //! The calling thread as an engine.
 
-use std::{collections::VecDeque, num::NonZeroUsize, os::fd::BorrowedFd, time::Duration};
+use std::{collections::VecDeque, os::fd::BorrowedFd, time::Duration};
 
 use super::{
     lanes::{Lane, Lanes},
-    software::Operation,
+    software::Task,
 };
 use crate::{
-    Addressing, Arena, Capabilities, ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel,
-    DmaDevice, FillDescriptor, Kind, MapError, Ordering, RequestError, Status, Stuck, SubmitError,
+    Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind,
+    MapError, Operation, RequestError, Status, Stuck, SubmitError,
 };
 
 /// Operations per channel that can wait for `poll`.
@@ -31,15 +31,9 @@ impl CpuDevice {
     #[must_use]
     pub fn new(channels: usize) -> Self {
         let info = ChannelInfo {
-            engine: "cpu".to_owned(),
-            kind: Kind::Cpu,
-            version: None,
-            capabilities: Capabilities::MEMCPY | Capabilities::MEMSET,
-            addressing: Addressing::Process,
-            ordering: Ordering::InOrder,
-            partial_completion: false,
-            xfercap: NonZeroUsize::MAX,
+            capabilities: Capabilities::MEMCPY | Capabilities::MEMSET | Capabilities::FENCE,
             ring_size: RING_SIZE,
+            ..ChannelInfo::new("cpu", Kind::Cpu)
         };
         Self { channels: vec![info; channels], lanes: Lanes::new(channels) }
     }
@@ -73,7 +67,7 @@ struct CpuChannel {
     next: Cookie,
     /// Submitted, not issued. Together with `ended` never more than the ring's size, so neither
     /// allocates.
-    pending: VecDeque<(Cookie, Operation)>,
+    pending: VecDeque<(Cookie, Task)>,
     /// Not yet polled for.
     ended: VecDeque<Completion>,
     _lane: Lane,
@@ -91,22 +85,27 @@ unsafe impl DmaChannel for CpuChannel {
         RING_SIZE - self.pending.len() - self.ended.len()
     }
 
-    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
-        self.info.check_memcpy(&copy)?;
-        self.submit(Operation::Copy(copy))
-    }
-
-    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
-        self.info.check_memset(&fill)?;
-        self.submit(Operation::Fill(fill))
+    unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        flags: Flags,
+    ) -> Result<Cookie, SubmitError> {
+        self.info.check(operation, flags)?;
+        if self.space() == 0 {
+            return Err(SubmitError::RingFull);
+        }
+        let task = Task::try_from(operation)?;
+        let cookie = self.next;
+        self.next = cookie.next();
+        self.pending.push_back((cookie, task));
+        Ok(cookie)
     }
 
     fn issue_pending(&mut self) {
-        for (cookie, operation) in self.pending.drain(..) {
+        for (cookie, task) in self.pending.drain(..) {
             // SAFETY: submitted and not reported, so its memory is ours.
-            unsafe { operation.execute() };
-            let bytes = operation.len();
-            self.ended.push_back(Completion { cookie, status: Status::Success, bytes });
+            unsafe { task.execute() };
+            self.ended.push_back(Completion::success(cookie, task.len()));
         }
     }
 
@@ -125,24 +124,9 @@ unsafe impl DmaChannel for CpuChannel {
     }
 
     fn terminate_sync(&mut self, _timeout: Duration) -> Result<(), Stuck> {
-        let aborted = self.pending.drain(..).map(|(cookie, _)| Completion {
-            cookie,
-            status: Status::Aborted,
-            bytes: 0,
-        });
+        let aborted =
+            self.pending.drain(..).map(|(cookie, _)| Completion::failed(cookie, Status::Aborted));
         self.ended.extend(aborted);
         Ok(())
-    }
-}
-
-impl CpuChannel {
-    fn submit(&mut self, operation: Operation) -> Result<Cookie, SubmitError> {
-        if self.space() == 0 {
-            return Err(SubmitError::RingFull);
-        }
-        let cookie = self.next;
-        self.next = cookie.next();
-        self.pending.push_back((cookie, operation));
-        Ok(cookie)
     }
 }

@@ -1,23 +1,34 @@
 //! What a software engine does with an operation.
 
-use crate::{CopyDescriptor, FillDescriptor};
+use crate::{Operation, SubmitError};
 
-/// An operation as `submit_*` took it.
+/// An operation as a software engine keeps it between submission and execution.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Operation {
-    Copy(CopyDescriptor),
-    Fill(FillDescriptor),
+pub(super) enum Task {
+    Copy { source: *const u8, target: *mut u8, len: usize },
+    Fill { pattern: u64, target: *mut u8, len: usize },
 }
 
 // SAFETY: the pointers lead to memory that belongs to the operation, whichever thread has it.
-unsafe impl Send for Operation {}
+unsafe impl Send for Task {}
 
-impl Operation {
+impl TryFrom<&Operation<'_>> for Task {
+    type Error = SubmitError;
+
+    fn try_from(operation: &Operation<'_>) -> Result<Self, SubmitError> {
+        match *operation {
+            Operation::Memcpy { source, target, len } => Ok(Self::Copy { source, target, len }),
+            Operation::Memset { pattern, target, len } => Ok(Self::Fill { pattern, target, len }),
+            _ => Err(SubmitError::Unsupported { operation: operation.kind() }),
+        }
+    }
+}
+
+impl Task {
     /// The length in bytes.
     pub(super) const fn len(&self) -> usize {
-        match self {
-            Self::Copy(copy) => copy.len,
-            Self::Fill(fill) => fill.len,
+        match *self {
+            Self::Copy { len, .. } | Self::Fill { len, .. } => len,
         }
     }
 
@@ -25,14 +36,14 @@ impl Operation {
     ///
     /// # Safety
     ///
-    /// The memory is the operation's, as [`crate::DmaChannel::submit_memcpy`] demands.
+    /// The memory is the operation's, as [`crate::DmaChannel::submit`] demands.
     pub(super) unsafe fn execute(&self) {
         match *self {
-            Self::Copy(CopyDescriptor { source, target, len }) => {
+            Self::Copy { source, target, len } => {
                 // SAFETY: valid, unshared for writing and disjoint by contract.
                 unsafe { std::ptr::copy_nonoverlapping(source, target, len) };
             }
-            Self::Fill(FillDescriptor { pattern, target, len }) => {
+            Self::Fill { pattern, target, len } => {
                 let pattern = pattern.to_le_bytes();
                 let whole = len - len % pattern.len();
                 for offset in (0..whole).step_by(pattern.len()) {
@@ -58,9 +69,9 @@ mod tests {
         for len in 0..40 {
             let mut bytes = vec![0u8; len + 2];
             let target = bytes[1..].as_mut_ptr();
-            let fill = FillDescriptor { pattern: 0x0706_0504_0302_0100, target, len };
+            let fill = Task::Fill { pattern: 0x0706_0504_0302_0100, target, len };
             // SAFETY: `len` bytes of the vector, after its first.
-            unsafe { Operation::Fill(fill).execute() };
+            unsafe { fill.execute() };
             assert_eq!((bytes[0], bytes[len + 1]), (0, 0));
             assert!((0..len).all(|index| bytes[index + 1] == index as u8 % 8));
         }

@@ -6,7 +6,6 @@ mod ring;
 mod sync;
 
 use std::{
-    num::NonZeroUsize,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
     thread::JoinHandle,
@@ -21,11 +20,11 @@ use self::{
 };
 use super::{
     lanes::{Lane, Lanes},
-    software::Operation,
+    software::Task,
 };
 use crate::{
-    Addressing, Arena, Capabilities, ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel,
-    DmaDevice, FillDescriptor, Kind, MapError, Ordering, RequestError, Status, Stuck, SubmitError,
+    Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind,
+    MapError, Operation, RequestError, Status, Stuck, SubmitError,
 };
 
 /// How a [`ThreadsDevice`] is set up.
@@ -78,15 +77,12 @@ impl ThreadsDevice {
     pub fn with_options(options: ThreadsOptions) -> Self {
         let ThreadsOptions { channels, ring_size, spin } = options;
         let info = ChannelInfo {
-            engine: "threads".to_owned(),
-            kind: Kind::Software,
-            version: None,
-            capabilities: Capabilities::MEMCPY | Capabilities::MEMSET | Capabilities::INTERRUPT,
-            addressing: Addressing::Process,
-            ordering: Ordering::InOrder,
-            partial_completion: false,
-            xfercap: NonZeroUsize::MAX,
+            capabilities: Capabilities::MEMCPY
+                | Capabilities::MEMSET
+                | Capabilities::INTERRUPT
+                | Capabilities::FENCE,
             ring_size: ring_size.next_power_of_two(),
+            ..ChannelInfo::new("threads", Kind::Software)
         };
         Self {
             channels: vec![info; channels],
@@ -158,9 +154,9 @@ impl ThreadsChannel {
             let _counted = cpu_time.enter();
             worker.run(
                 spin,
-                // SAFETY: the ring gives out operations that were submitted and not reported, each
+                // SAFETY: the ring gives out tasks that were submitted and not reported, each
                 // once, so their memory is ours.
-                |operation| unsafe { operation.execute() },
+                |task| unsafe { task.execute() },
                 || {
                     // It can only fail with EAGAIN, at a count of 2^64 - 2: readable all the same.
                     let _ = rustix::io::write(&fired, &1u64.to_ne_bytes());
@@ -177,18 +173,6 @@ impl ThreadsChannel {
             stopping: false,
             _lane: lane,
         })
-    }
-
-    fn submit(&mut self, operation: Operation) -> Result<Cookie, SubmitError> {
-        if self.stopping {
-            return Err(SubmitError::ChannelDown);
-        }
-        if !self.ring.submit(operation) {
-            return Err(SubmitError::RingFull);
-        }
-        let cookie = self.next;
-        self.next = cookie.next();
-        Ok(cookie)
     }
 
     fn unpark(&self) {
@@ -210,14 +194,21 @@ unsafe impl DmaChannel for ThreadsChannel {
         self.ring.space()
     }
 
-    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
-        self.info.check_memcpy(&copy)?;
-        self.submit(Operation::Copy(copy))
-    }
-
-    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
-        self.info.check_memset(&fill)?;
-        self.submit(Operation::Fill(fill))
+    unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        flags: Flags,
+    ) -> Result<Cookie, SubmitError> {
+        self.info.check(operation, flags)?;
+        if self.stopping {
+            return Err(SubmitError::ChannelDown);
+        }
+        if !self.ring.submit(Task::try_from(operation)?) {
+            return Err(SubmitError::RingFull);
+        }
+        let cookie = self.next;
+        self.next = cookie.next();
+        Ok(cookie)
     }
 
     fn issue_pending(&mut self) {
@@ -230,11 +221,10 @@ unsafe impl DmaChannel for ThreadsChannel {
         while let Some(end) = self.ring.next_end() {
             let cookie = self.oldest;
             self.oldest = cookie.next();
-            let (status, bytes) = match end {
-                End::Executed { len } => (Status::Success, len),
-                End::Aborted => (Status::Aborted, 0),
-            };
-            report(Completion { cookie, status, bytes });
+            report(match end {
+                End::Executed { len } => Completion::success(cookie, len),
+                End::Aborted => Completion::failed(cookie, Status::Aborted),
+            });
         }
     }
 

@@ -1,5 +1,4 @@
 use std::{
-    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Mutex,
@@ -8,7 +7,7 @@ use std::{
 };
 
 use super::*;
-use crate::{Addressing, Capabilities, DmaChannel, Kind};
+use crate::{Capabilities, DmaChannel, Kind};
 
 /// What a [`Puppet`] was told, and is to do.
 #[derive(Debug, Default)]
@@ -33,15 +32,10 @@ impl Puppet {
         cookies: &[Cookie],
     ) -> (Queue<S, D, ()>, Arc<Mutex<Strings>>) {
         let info = ChannelInfo {
-            engine: "puppet".to_owned(),
-            kind: Kind::Software,
-            version: None,
             capabilities: Capabilities::MEMCPY | Capabilities::MEMSET,
-            addressing: Addressing::Process,
             ordering: crate::Ordering::OutOfOrder,
-            partial_completion: false,
-            xfercap: NonZeroUsize::MAX,
             ring_size: 8,
+            ..ChannelInfo::new("puppet", Kind::Software)
         };
         let cookies = cookies.iter().rev().copied().collect();
         let strings = Arc::new(Mutex::new(Strings { cookies, ..Strings::default() }));
@@ -49,7 +43,7 @@ impl Puppet {
         (Queue::new(Box::new(puppet) as Box<dyn DmaChannel>), strings)
     }
 
-    fn submit(&self) -> Result<Cookie, SubmitError> {
+    fn next_cookie(&self) -> Result<Cookie, SubmitError> {
         let mut strings = self.strings.lock().unwrap();
         let cookie = strings.cookies.pop().ok_or(SubmitError::RingFull)?;
         strings.submitted += 1;
@@ -67,12 +61,8 @@ unsafe impl DmaChannel for Puppet {
         self.strings.lock().unwrap().cookies.len()
     }
 
-    unsafe fn submit_memcpy(&mut self, _copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
-        self.submit()
-    }
-
-    unsafe fn submit_memset(&mut self, _fill: FillDescriptor) -> Result<Cookie, SubmitError> {
-        self.submit()
+    unsafe fn submit(&mut self, _: &Operation<'_>, _: Flags) -> Result<Cookie, SubmitError> {
+        self.next_cookie()
     }
 
     fn issue_pending(&mut self) {}
@@ -80,7 +70,7 @@ unsafe impl DmaChannel for Puppet {
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
         let ended = std::mem::take(&mut self.strings.lock().unwrap().ended);
         for cookie in ended {
-            report(Completion { cookie, status: Status::Success, bytes: 0 });
+            report(Completion::success(cookie, 0));
         }
     }
 

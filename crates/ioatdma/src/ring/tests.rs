@@ -48,7 +48,7 @@ fn an_operation_ends_with_its_last_piece() {
     }
     ring.issue();
     assert!(ended(&mut ring, 2, Status::Success).is_empty());
-    let completion = |cookie, bytes| Completion { cookie, status: Status::Success, bytes };
+    let completion = Completion::success;
     assert_eq!(ended(&mut ring, 1, Status::Success), [completion(Cookie::FIRST, 300)]);
     assert!(ended(&mut ring, 1, Status::Success).is_empty());
     assert_eq!(ended(&mut ring, 1, Status::Success), [completion(Cookie::FIRST.next(), 1)]);

@@ -3,8 +3,8 @@
 use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use dmaengine::{
-    Arena, ChannelInfo, Completion, Cookie, CopyDescriptor, DmaChannel, DmaDevice, FillDescriptor,
-    Stuck, SubmitError, conformance, dmatest,
+    Arena, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Operation, Stuck,
+    SubmitError, conformance, dmatest,
 };
 use ioat_model::{Config, Fault, Faults, Stepped, registers::ChanErr};
 use ioatdma::{Completions, IoatDevice, Options};
@@ -55,13 +55,13 @@ unsafe impl DmaChannel for Moving {
     fn space(&self) -> usize {
         self.channel.space()
     }
-    unsafe fn submit_memcpy(&mut self, copy: CopyDescriptor) -> Result<Cookie, SubmitError> {
+    unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        flags: Flags,
+    ) -> Result<Cookie, SubmitError> {
         // SAFETY: the caller's promise.
-        unsafe { self.channel.submit_memcpy(copy) }
-    }
-    unsafe fn submit_memset(&mut self, fill: FillDescriptor) -> Result<Cookie, SubmitError> {
-        // SAFETY: the caller's promise.
-        unsafe { self.channel.submit_memset(fill) }
+        unsafe { self.channel.submit(operation, flags) }
     }
     fn issue_pending(&mut self) {
         self.channel.issue_pending();

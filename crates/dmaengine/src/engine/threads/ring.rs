@@ -26,7 +26,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    super::software::Operation,
+    super::software::Task,
     sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, current_cpu, fence, park},
 };
 
@@ -48,7 +48,7 @@ struct CacheLines<T>(T);
 /// One descriptor: a cache line. `None` when its operation was aborted.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Slot(UnsafeCell<Option<Operation>>);
+struct Slot(UnsafeCell<Option<Task>>);
 
 #[cfg(not(all(test, loom)))]
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -82,7 +82,7 @@ struct Signals {
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn slot(&self, position: u64) -> &UnsafeCell<Option<Operation>> {
+    fn slot(&self, position: u64) -> &UnsafeCell<Option<Task>> {
         // The size is a power of two.
         &self.slots[position as usize & (self.slots.len() - 1)].0
     }
@@ -149,12 +149,12 @@ impl Submitter {
     }
 
     /// Adds an operation; `false` if the ring is full.
-    pub(super) fn submit(&mut self, operation: Operation) -> bool {
+    pub(super) fn submit(&mut self, task: Task) -> bool {
         if self.space() == 0 {
             return false;
         }
         // SAFETY: the position is not issued, and what used the slot before was reported.
-        self.shared.slot(self.submitted).with_mut(|slot| unsafe { *slot = Some(operation) });
+        self.shared.slot(self.submitted).with_mut(|slot| unsafe { *slot = Some(task) });
         self.submitted += 1;
         true
     }
@@ -274,7 +274,7 @@ impl Worker {
     pub(super) fn run(
         mut self,
         spin: Duration,
-        mut execute: impl FnMut(Operation),
+        mut execute: impl FnMut(Task),
         mut fire: impl FnMut(),
     ) {
         loop {

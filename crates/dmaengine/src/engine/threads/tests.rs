@@ -150,9 +150,9 @@ fn an_event_that_comes_late_is_cleared_by_the_next_arm() {
         std::thread::yield_now();
     }
     let (source, mut target) = ([1u8; 8], [0u8; 8]);
-    let copy = CopyDescriptor { source: source.as_ptr(), target: target.as_mut_ptr(), len: 8 };
+    let copy = Operation::Memcpy { source: source.as_ptr(), target: target.as_mut_ptr(), len: 8 };
     // SAFETY: both live longer than the channel, and are not used until it is gone.
-    unsafe { channel.submit_memcpy(copy) }.unwrap();
+    unsafe { channel.submit(&copy, Flags::empty()) }.unwrap();
     channel.issue_pending();
     assert!(channel.arm() && !is_readable(&channel));
     // The event of an earlier request, from a worker that was interrupted before its write.

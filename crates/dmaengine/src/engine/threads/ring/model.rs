@@ -9,12 +9,11 @@ use loom::{
 };
 
 use super::*;
-use crate::CopyDescriptor;
 
 /// The number of operation `index` is its length, less one.
-fn operation(index: usize) -> Operation {
+fn task(index: usize) -> Task {
     let (source, target) = (std::ptr::null(), std::ptr::null_mut());
-    Operation::Copy(CopyDescriptor { source, target, len: index + 1 })
+    Task::Copy { source, target, len: index + 1 }
 }
 
 /// What the operations write. Loom finds an access that is not ordered after the worker's.
@@ -50,8 +49,8 @@ impl Model {
                 worker.run(
                     Duration::ZERO,
                     // SAFETY: loom checks that nobody else accesses it meanwhile.
-                    |operation| {
-                        targets.0[operation.len() - 1].with_mut(|target| unsafe {
+                    |task| {
+                        targets.0[task.len() - 1].with_mut(|target| unsafe {
                             *target = true;
                         })
                     },
@@ -63,7 +62,7 @@ impl Model {
     }
 
     fn submit_and_issue(&mut self, index: usize) {
-        assert!(self.submitter.submit(operation(index)));
+        assert!(self.submitter.submit(task(index)));
         if self.submitter.issue() == Wake::Unpark {
             self.worker.thread().unpark();
         }
@@ -115,7 +114,7 @@ fn a_slot_is_reused_only_after_its_report() {
         let mut model = Model::new(3);
         model.submit_and_issue(0);
         model.submit_and_issue(1);
-        assert!(!model.submitter.submit(operation(2)), "the ring is full");
+        assert!(!model.submitter.submit(task(2)), "the ring is full");
         model.wait();
         model.expect_executed(0);
         model.submit_and_issue(2);

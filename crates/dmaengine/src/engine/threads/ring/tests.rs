@@ -1,9 +1,8 @@
 use super::*;
-use crate::CopyDescriptor;
 
 /// An operation that the tests tell apart by its length; its pointers are not followed.
-fn operation(len: usize) -> Operation {
-    Operation::Copy(CopyDescriptor { source: std::ptr::null(), target: std::ptr::null_mut(), len })
+fn task(len: usize) -> Task {
+    Task::Copy { source: std::ptr::null(), target: std::ptr::null_mut(), len }
 }
 
 /// Runs `body` beside a worker that passes the lengths it executes to `execute`.
@@ -18,7 +17,7 @@ fn with_worker(
     let mut execute = execute;
     std::thread::scope(|scope| {
         let thread = scope
-            .spawn(move || worker.run(spin, |operation| execute(operation.len()), fire))
+            .spawn(move || worker.run(spin, |task| execute(task.len()), fire))
             .thread()
             .clone();
         body(&mut submitter, &|| thread.unpark());
@@ -60,7 +59,7 @@ fn wraps_in_order_awake_and_asleep() {
                 let (mut submitted, mut reported) = (0, 0);
                 while reported < ROUNDS {
                     for _ in 0..1 + submitted % 8 {
-                        if submitted < ROUNDS && submitter.submit(operation(submitted + 1)) {
+                        if submitted < ROUNDS && submitter.submit(task(submitted + 1)) {
                             submitted += 1;
                         }
                     }
@@ -83,13 +82,13 @@ fn a_full_ring_refuses_until_ends_are_reported() {
         |_| (),
         || (),
         |submitter, unpark| {
-            assert!((1..=4).all(|len| submitter.submit(operation(len))));
-            assert!(!submitter.submit(operation(5)));
+            assert!((1..=4).all(|len| submitter.submit(task(len))));
+            assert!(!submitter.submit(task(5)));
             assert_eq!(submitter.next_end(), None, "nothing runs before it is issued");
             issue(submitter, unpark);
             assert_eq!(next_end(submitter), End::Executed { len: 1 });
             assert_eq!(submitter.space(), 1);
-            assert!(submitter.submit(operation(5)) && !submitter.submit(operation(6)));
+            assert!(submitter.submit(task(5)) && !submitter.submit(task(6)));
         },
     );
 }
@@ -111,11 +110,11 @@ fn a_stop_aborts_the_rest_and_work_goes_on() {
         |submitter, unpark| {
             for round in 0..3 {
                 for len in 1..=4 {
-                    assert!(submitter.submit(operation(len)));
+                    assert!(submitter.submit(task(len)));
                 }
                 issue(submitter, unpark);
                 on_start.recv().unwrap();
-                assert!(submitter.submit(operation(5)), "one that is not issued");
+                assert!(submitter.submit(task(5)), "one that is not issued");
                 submitter.stop();
                 unpark();
                 assert!(!submitter.is_stopped(), "it is in the middle of an operation");
@@ -134,7 +133,7 @@ fn a_stop_aborts_the_rest_and_work_goes_on() {
                 assert_eq!((submitter.next_end(), submitter.space()), (None, 8));
                 if round == 2 {
                     submitter.stop();
-                    assert!(submitter.submit(operation(6)));
+                    assert!(submitter.submit(task(6)));
                     unpark();
                     while !submitter.is_stopped() {
                         std::thread::yield_now();
@@ -143,7 +142,7 @@ fn a_stop_aborts_the_rest_and_work_goes_on() {
                     unpark();
                     assert_eq!(next_end(submitter), End::Aborted);
                 }
-                assert!(submitter.submit(operation(7)));
+                assert!(submitter.submit(task(7)));
                 issue(submitter, unpark);
                 unpark();
                 assert_eq!(next_end(submitter), End::Executed { len: 7 });
@@ -164,7 +163,7 @@ fn every_armed_event_fires_once() {
         |submitter, unpark| {
             assert!(!submitter.arm(), "nothing to wait for");
             for _ in 0..ROUNDS / 10 {
-                assert!(submitter.submit(operation(1)) && submitter.submit(operation(2)));
+                assert!(submitter.submit(task(1)) && submitter.submit(task(2)));
                 issue(submitter, unpark);
                 if submitter.arm() {
                     fired.recv_timeout(Duration::from_secs(10)).expect("the event was lost");
