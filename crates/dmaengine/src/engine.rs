@@ -2,7 +2,6 @@
 
 mod cpu;
 mod lanes;
-mod software;
 mod threads;
 
 pub use cpu::CpuDevice;

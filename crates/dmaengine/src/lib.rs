@@ -54,10 +54,12 @@ mod device;
 pub mod dmatest;
 mod engine;
 mod iova;
+mod layer;
 mod memory;
 mod operation;
 mod queue;
 mod registry;
+mod software;
 mod stats;
 mod status;
 
@@ -67,6 +69,7 @@ pub use cookie::Cookie;
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
 pub use iova::IovaMap;
+pub use layer::{Layer, Layered};
 pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
     PacketBufMut, PacketPool, PacketSlice, Target, lend,

@@ -135,6 +135,13 @@ impl Completion {
         Self { cookie, status: Status::Success, bytes: len, fallback: None }
     }
 
+    /// The end of an operation of `len` bytes by an engine that does all of one or nothing.
+    #[must_use]
+    pub const fn of(cookie: Cookie, status: Status, len: usize) -> Self {
+        let bytes = if status.is_done() { len } else { 0 };
+        Self { cookie, status, bytes, fallback: None }
+    }
+
     /// The end of an operation of which no byte is known to be at its target.
     #[must_use]
     pub const fn failed(cookie: Cookie, status: Status) -> Self {

@@ -112,12 +112,12 @@ impl Ring {
 
     /// Whether an operation was issued and has not ended.
     pub(crate) fn has_issued_operation(&self) -> bool {
-        self.oldest < self.unissued
+        self.oldest.is_before(self.unissued)
     }
 
     /// Whether an operation was submitted and has not ended.
     pub(crate) fn has_operation(&self) -> bool {
-        self.oldest < self.next
+        self.oldest.is_before(self.next)
     }
 
     /// How many of the slots in use are [`Slot::Null`].
@@ -165,7 +165,9 @@ impl Ring {
         if let Slot::Last(len) = slot {
             let cookie = self.oldest;
             self.oldest = cookie.next();
-            self.unissued = self.unissued.max(self.oldest);
+            if self.unissued.is_before(self.oldest) {
+                self.unissued = self.oldest;
+            }
             let bytes = if status == Status::Success { len } else { 0 };
             report(Completion { cookie, status, bytes, fallback: None });
         }

@@ -1,14 +1,12 @@
 //! The calling thread as an engine.
 
-use std::{collections::VecDeque, os::fd::BorrowedFd, time::Duration};
+use std::{os::fd::BorrowedFd, time::Duration};
 
-use super::{
-    lanes::{Lane, Lanes},
-    software::Task,
-};
+use super::lanes::{Lane, Lanes};
 use crate::{
-    Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind,
-    MapError, Operation, RequestError, Status, Stuck, SubmitError,
+    Arena, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind, MapError,
+    Operation, RequestError, Status, Stuck, SubmitError,
+    software::{self, Descriptor, MAX_SEGMENTS, MAX_SOURCES},
 };
 
 /// Operations per channel that can wait for `poll`.
@@ -31,8 +29,11 @@ impl CpuDevice {
     #[must_use]
     pub fn new(channels: usize) -> Self {
         let info = ChannelInfo {
-            capabilities: Capabilities::MEMCPY | Capabilities::MEMSET | Capabilities::FENCE,
+            capabilities: software::CAPABILITIES,
             ring_size: RING_SIZE,
+            max_sg: MAX_SEGMENTS,
+            max_xor: MAX_SOURCES,
+            max_pq: MAX_SOURCES,
             ..ChannelInfo::new("cpu", Kind::Cpu)
         };
         Self { channels: vec![info; channels], lanes: Lanes::new(channels) }
@@ -52,9 +53,10 @@ impl DmaDevice for CpuDevice {
         let lane = self.lanes.take(index)?;
         Ok(Box::new(CpuChannel {
             info: self.channels[index].clone(),
-            next: Cookie::FIRST,
-            pending: VecDeque::with_capacity(RING_SIZE),
-            ended: VecDeque::with_capacity(RING_SIZE),
+            slots: (0..RING_SIZE).map(|_| Slot::default()).collect(),
+            submitted: 0,
+            executed: 0,
+            reported: 0,
             _lane: lane,
         }))
     }
@@ -63,26 +65,47 @@ impl DmaDevice for CpuDevice {
 #[derive(Debug)]
 struct CpuChannel {
     info: ChannelInfo,
-    /// Of the next operation.
-    next: Cookie,
-    /// Submitted, not issued. Together with `ended` never more than the ring's size, so neither
-    /// allocates.
-    pending: VecDeque<(Cookie, Task)>,
-    /// Not yet polled for.
-    ended: VecDeque<Completion>,
+    /// Of a position, which never wraps: the position modulo the ring's size.
+    slots: Box<[Slot]>,
+    submitted: u64,
+    /// Or aborted.
+    executed: u64,
+    reported: u64,
     _lane: Lane,
 }
 
-// SAFETY: an operation is in `pending` until it was executed or terminated, and then in `ended`
-// until it is reported; it is executed by the thread that calls `issue_pending`, which has returned
-// when the operation is reported, and writes its target only.
+#[derive(Debug, Default)]
+struct Slot {
+    descriptor: Descriptor,
+    /// How it ended, once it was executed or aborted.
+    status: Option<Status>,
+}
+
+impl CpuChannel {
+    const fn slot(&mut self, position: u64) -> &mut Slot {
+        &mut self.slots[position as usize % RING_SIZE]
+    }
+
+    /// Ends everything submitted with what `end` makes of it.
+    fn end_all(&mut self, end: impl Fn(&Descriptor) -> Status) {
+        for position in self.executed..self.submitted {
+            let Slot { descriptor, status } = self.slot(position);
+            *status = Some(end(descriptor));
+        }
+        self.executed = self.submitted;
+    }
+}
+
+// SAFETY: an operation is between `executed` and `submitted` until it was executed or terminated,
+// and then before `executed` until it is reported; it is executed by the thread that calls
+// `issue_pending`, which has returned when the operation is reported, and writes its targets only.
 unsafe impl DmaChannel for CpuChannel {
     fn info(&self) -> &ChannelInfo {
         &self.info
     }
 
     fn space(&self) -> usize {
-        RING_SIZE - self.pending.len() - self.ended.len()
+        RING_SIZE - (self.submitted - self.reported) as usize
     }
 
     unsafe fn submit(
@@ -94,24 +117,26 @@ unsafe impl DmaChannel for CpuChannel {
         if self.space() == 0 {
             return Err(SubmitError::RingFull);
         }
-        let task = Task::try_from(operation)?;
-        let cookie = self.next;
-        self.next = cookie.next();
-        self.pending.push_back((cookie, task));
-        Ok(cookie)
+        let position = self.submitted;
+        self.slot(position).descriptor.set(operation, flags);
+        self.submitted += 1;
+        Ok(cookie(position))
     }
 
     fn issue_pending(&mut self) {
-        for (cookie, task) in self.pending.drain(..) {
-            // SAFETY: submitted and not reported, so its memory is ours.
-            unsafe { task.execute() };
-            self.ended.push_back(Completion::success(cookie, task.len()));
-        }
+        // SAFETY: submitted and not reported, so its memory is ours.
+        self.end_all(|descriptor| unsafe {
+            software::execute(&descriptor.operation(), descriptor.flags())
+        });
     }
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
-        while let Some(completion) = self.ended.pop_front() {
-            report(completion);
+        while self.reported < self.executed {
+            let position = self.reported;
+            self.reported += 1;
+            let Slot { descriptor, status } = self.slot(position);
+            let (status, len) = (status.unwrap_or(Status::Aborted), descriptor.len());
+            report(Completion::of(cookie(position), status, len));
         }
     }
 
@@ -124,9 +149,12 @@ unsafe impl DmaChannel for CpuChannel {
     }
 
     fn terminate_sync(&mut self, _timeout: Duration) -> Result<(), Stuck> {
-        let aborted =
-            self.pending.drain(..).map(|(cookie, _)| Completion::failed(cookie, Status::Aborted));
-        self.ended.extend(aborted);
+        self.end_all(|_| Status::Aborted);
         Ok(())
     }
+}
+
+/// The cookie of the operation at a position.
+const fn cookie(position: u64) -> Cookie {
+    Cookie::new(Cookie::FIRST.get().wrapping_add(position))
 }

@@ -16,15 +16,13 @@ use rustix::event::EventfdFlags;
 
 use self::{
     cpu_time::CpuTime,
-    ring::{End, Submitter, Wake},
+    ring::{Submitter, Wake},
 };
-use super::{
-    lanes::{Lane, Lanes},
-    software::Task,
-};
+use super::lanes::{Lane, Lanes};
 use crate::{
     Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind,
-    MapError, Operation, RequestError, Status, Stuck, SubmitError,
+    MapError, Operation, RequestError, Stuck, SubmitError,
+    software::{self, MAX_SEGMENTS, MAX_SOURCES},
 };
 
 /// How a [`ThreadsDevice`] is set up.
@@ -77,10 +75,10 @@ impl ThreadsDevice {
     pub fn with_options(options: ThreadsOptions) -> Self {
         let ThreadsOptions { channels, ring_size, spin } = options;
         let info = ChannelInfo {
-            capabilities: Capabilities::MEMCPY
-                | Capabilities::MEMSET
-                | Capabilities::INTERRUPT
-                | Capabilities::FENCE,
+            capabilities: software::CAPABILITIES | Capabilities::INTERRUPT,
+            max_sg: MAX_SEGMENTS,
+            max_xor: MAX_SOURCES,
+            max_pq: MAX_SOURCES,
             ring_size: ring_size.next_power_of_two(),
             ..ChannelInfo::new("threads", Kind::Software)
         };
@@ -154,9 +152,11 @@ impl ThreadsChannel {
             let _counted = cpu_time.enter();
             worker.run(
                 spin,
-                // SAFETY: the ring gives out tasks that were submitted and not reported, each
+                // SAFETY: the ring gives out operations that were submitted and not reported, each
                 // once, so their memory is ours.
-                |task| unsafe { task.execute() },
+                |descriptor| unsafe {
+                    software::execute(&descriptor.operation(), descriptor.flags())
+                },
                 || {
                     // It can only fail with EAGAIN, at a count of 2^64 - 2: readable all the same.
                     let _ = rustix::io::write(&fired, &1u64.to_ne_bytes());
@@ -203,7 +203,7 @@ unsafe impl DmaChannel for ThreadsChannel {
         if self.stopping {
             return Err(SubmitError::ChannelDown);
         }
-        if !self.ring.submit(Task::try_from(operation)?) {
+        if !self.ring.submit(operation, flags) {
             return Err(SubmitError::RingFull);
         }
         let cookie = self.next;
@@ -221,10 +221,7 @@ unsafe impl DmaChannel for ThreadsChannel {
         while let Some(end) = self.ring.next_end() {
             let cookie = self.oldest;
             self.oldest = cookie.next();
-            report(match end {
-                End::Executed { len } => Completion::success(cookie, len),
-                End::Aborted => Completion::failed(cookie, Status::Aborted),
-            });
+            report(Completion::of(cookie, end.status, end.len));
         }
     }
 

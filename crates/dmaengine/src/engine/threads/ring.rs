@@ -25,10 +25,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    super::software::Task,
-    sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, current_cpu, fence, park},
-};
+use super::sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, current_cpu, fence, park};
+use crate::{Flags, Operation, Status, software::Descriptor};
 
 /// `armed` when no event was asked for: no position reaches it.
 const NEVER: u64 = u64::MAX;
@@ -45,10 +43,17 @@ const SPINS_PER_CLOCK: u32 = 32;
 #[repr(align(128))]
 struct CacheLines<T>(T);
 
-/// One descriptor: a cache line. `None` when its operation was aborted.
+/// One descriptor: a cache line.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Slot(UnsafeCell<Option<Task>>);
+struct Slot(UnsafeCell<Entry>);
+
+#[derive(Debug, Default)]
+struct Entry {
+    descriptor: Descriptor,
+    /// How it ended, once it is done.
+    status: Option<Status>,
+}
 
 #[cfg(not(all(test, loom)))]
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -82,7 +87,7 @@ struct Signals {
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn slot(&self, position: u64) -> &UnsafeCell<Option<Task>> {
+    fn slot(&self, position: u64) -> &UnsafeCell<Entry> {
         // The size is a power of two.
         &self.slots[position as usize & (self.slots.len() - 1)].0
     }
@@ -92,7 +97,7 @@ impl Shared {
 pub(super) fn ring(size: usize) -> (Submitter, Worker) {
     assert!(size.is_power_of_two());
     let shared = Arc::new(Shared {
-        slots: (0..size).map(|_| Slot(UnsafeCell::new(None))).collect(),
+        slots: (0..size).map(|_| Slot(UnsafeCell::new(Entry::default()))).collect(),
         issued: CacheLines(AtomicU64::new(0)),
         done: CacheLines(AtomicU64::new(0)),
         signals: CacheLines(Signals {
@@ -124,9 +129,9 @@ pub(super) enum Wake {
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Executed { len: usize },
-    Aborted,
+pub(super) struct End {
+    pub(super) status: Status,
+    pub(super) len: usize,
 }
 
 /// The channel's end of the ring.
@@ -149,12 +154,14 @@ impl Submitter {
     }
 
     /// Adds an operation; `false` if the ring is full.
-    pub(super) fn submit(&mut self, task: Task) -> bool {
+    pub(super) fn submit(&mut self, operation: &Operation<'_>, flags: Flags) -> bool {
         if self.space() == 0 {
             return false;
         }
-        // SAFETY: the position is not issued, and what used the slot before was reported.
-        self.shared.slot(self.submitted).with_mut(|slot| unsafe { *slot = Some(task) });
+        self.shared.slot(self.submitted).with_mut(|slot| {
+            // SAFETY: the position is not issued, and what used the slot before was reported.
+            unsafe { (*slot).descriptor.set(operation, flags) };
+        });
         self.submitted += 1;
         true
     }
@@ -188,10 +195,13 @@ impl Submitter {
                 return None;
             }
         }
-        // SAFETY: the position is done: the worker does not come back to the slot.
-        let operation = self.shared.slot(self.reported).with(|slot| unsafe { *slot });
+        let end = self.shared.slot(self.reported).with(|slot| {
+            // SAFETY: the position is done: the worker does not come back to the slot.
+            let Entry { descriptor, status } = unsafe { &*slot };
+            End { status: status.unwrap_or(Status::Aborted), len: descriptor.len() }
+        });
         self.reported += 1;
-        Some(operation.map_or(End::Aborted, |operation| End::Executed { len: operation.len() }))
+        Some(end)
     }
 
     /// Asks for an event when all that was issued is done; `false`, and no event, if it is.
@@ -235,7 +245,7 @@ impl Submitter {
         let done = self.shared.done.0.load(Ordering::Relaxed);
         for position in done..self.submitted {
             // SAFETY: the worker has stopped, so all slots are ours.
-            self.shared.slot(position).with_mut(|slot| unsafe { *slot = None });
+            self.shared.slot(position).with_mut(|slot| unsafe { (*slot).status = None });
         }
         self.issued = self.submitted;
         // Relaxed, both: `set_control` releases them.
@@ -274,7 +284,7 @@ impl Worker {
     pub(super) fn run(
         mut self,
         spin: Duration,
-        mut execute: impl FnMut(Task),
+        mut execute: impl FnMut(&Descriptor) -> Status,
         mut fire: impl FnMut(),
     ) {
         loop {
@@ -295,11 +305,11 @@ impl Worker {
                     continue;
                 }
             }
-            // SAFETY: the position is issued and not done, so the slot is ours.
-            let operation = self.shared.slot(self.done).with(|slot| unsafe { *slot });
-            if let Some(operation) = operation {
-                execute(operation);
-            }
+            self.shared.slot(self.done).with_mut(|slot| {
+                // SAFETY: the position is issued and not done, so the slot is ours.
+                let Entry { descriptor, status } = unsafe { &mut *slot };
+                *status = Some(execute(descriptor));
+            });
             self.done += 1;
             // Release: what was written to the target, and our use of the slot, come before.
             self.shared.done.0.store(self.done, Ordering::Release);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Queue;
+use crate::{Queue, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -11,9 +11,9 @@ use loom::{
 use super::*;
 
 /// The number of operation `index` is its length, less one.
-fn task(index: usize) -> Task {
+fn operation(index: usize) -> Operation<'static> {
     let (source, target) = (std::ptr::null(), std::ptr::null_mut());
-    Task::Copy { source, target, len: index + 1 }
+    Operation::Memcpy { source, target, len: index + 1 }
 }
 
 /// What the operations write. Loom finds an access that is not ordered after the worker's.
@@ -48,11 +48,11 @@ impl Model {
             move || {
                 worker.run(
                     Duration::ZERO,
-                    // SAFETY: loom checks that nobody else accesses it meanwhile.
-                    |task| {
-                        targets.0[task.len() - 1].with_mut(|target| unsafe {
-                            *target = true;
-                        })
+                    |descriptor| {
+                        // SAFETY: loom checks that nobody else accesses it meanwhile.
+                        targets.0[descriptor.len() - 1]
+                            .with_mut(|target| unsafe { *target = true });
+                        Status::Success
                     },
                     || event.notify(),
                 )
@@ -62,7 +62,7 @@ impl Model {
     }
 
     fn submit_and_issue(&mut self, index: usize) {
-        assert!(self.submitter.submit(task(index)));
+        assert!(self.submitter.submit(&operation(index), Flags::empty()));
         if self.submitter.issue() == Wake::Unpark {
             self.worker.thread().unpark();
         }
@@ -77,7 +77,10 @@ impl Model {
     }
 
     fn expect_executed(&mut self, index: usize) {
-        assert_eq!(self.submitter.next_end(), Some(End::Executed { len: index + 1 }));
+        assert_eq!(
+            self.submitter.next_end(),
+            Some(End { status: Status::Success, len: index + 1 })
+        );
         assert!(self.targets.read(index));
     }
 
@@ -114,7 +117,7 @@ fn a_slot_is_reused_only_after_its_report() {
         let mut model = Model::new(3);
         model.submit_and_issue(0);
         model.submit_and_issue(1);
-        assert!(!model.submitter.submit(task(2)), "the ring is full");
+        assert!(!model.submitter.submit(&operation(2), Flags::empty()), "the ring is full");
         model.wait();
         model.expect_executed(0);
         model.submit_and_issue(2);
@@ -139,7 +142,8 @@ fn after_a_stop_nothing_is_touched() {
         let executed = model.targets.read(0);
         model.submitter.abort_and_resume();
         model.worker.thread().unpark();
-        let end = if executed { End::Executed { len: 1 } } else { End::Aborted };
+        let status = if executed { Status::Success } else { Status::Aborted };
+        let end = End { status, len: 1 };
         assert_eq!(model.submitter.next_end(), Some(end));
         model.submit_and_issue(1);
         model.wait();

@@ -1,0 +1,21 @@
+//! What the CPU does with an operation: for the software engines, and for the layers that fall back
+//! to it.
+
+use crate::Capabilities;
+
+mod descriptor;
+mod execute;
+mod gf256;
+
+pub(crate) use descriptor::{Descriptor, MAX_SEGMENTS, MAX_SOURCES};
+pub(crate) use execute::execute;
+
+/// All that [`execute`] does. Who executes one operation after the other keeps every fence.
+pub(crate) const CAPABILITIES: Capabilities = Capabilities::MEMCPY
+    .union(Capabilities::MEMCPY_SG)
+    .union(Capabilities::MEMSET)
+    .union(Capabilities::XOR)
+    .union(Capabilities::XOR_VAL)
+    .union(Capabilities::PQ)
+    .union(Capabilities::PQ_VAL)
+    .union(Capabilities::FENCE);
