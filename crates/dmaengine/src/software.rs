@@ -10,7 +10,7 @@ mod gf256;
 pub(crate) use descriptor::{Descriptor, MAX_SEGMENTS, MAX_SOURCES};
 pub(crate) use execute::execute;
 
-/// All that [`execute`] does. Who executes one operation after the other keeps every fence.
+/// All that [`execute()`] does. Who executes one operation after the other keeps every fence.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::MEMCPY
     .union(Capabilities::MEMCPY_SG)
     .union(Capabilities::MEMSET)
