@@ -219,6 +219,8 @@ fn locks_are_left_alone() {
                 shared.copy(vec![1; 5000], vec![0; 5000], LONG).unwrap();
             }
         });
+        // Also if a check fails: the scope waits for the threads.
+        let _stop = OnDrop(|| stop.store(true, Ordering::Relaxed));
         for _ in 0..CHILDREN {
             let mut buffer = Some(arena.alloc(100).unwrap());
             in_child(|| {
@@ -228,8 +230,15 @@ fn locks_are_left_alone() {
                 check(arena.alloc(1).is_err(), "memory that is not there")
             });
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 fn arena_is_left_alone() {
