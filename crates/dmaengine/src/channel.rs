@@ -89,6 +89,12 @@ pub enum SubmitError {
     /// The channel is out of service until it has been terminated with success.
     #[error("the channel is down: terminate it to bring it back")]
     ChannelDown,
+    /// The device is being removed ([`crate::Registry::unregister`]).
+    #[error("the device is being removed: wait for what is in flight, then drop the channel")]
+    Removed,
+    /// This process is a forked child of the one that has the channel.
+    #[error("the channel belongs to the parent process: a child opens devices of its own")]
+    Forked,
 }
 
 /// The engine could not be proven idle: memory that was submitted may still be written.

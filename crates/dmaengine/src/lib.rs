@@ -53,6 +53,7 @@ mod cookie;
 mod device;
 pub mod dmatest;
 mod engine;
+mod fork;
 mod iova;
 mod layer;
 mod memory;
@@ -76,6 +77,9 @@ pub use memory::{
 };
 pub use operation::{Flags, Operation, OperationKind, Segment, SegmentMut, pieces};
 pub use queue::{Done, Queue, Refused, WaitTimeout};
-pub use registry::{Channel, ChannelListing, LookupError, Registry};
-pub use stats::ChannelStats;
+pub use registry::{
+    Channel, ChannelListing, DeviceEvent, Holder, LookupError, NotDone, Registry, RemovalError,
+    SharedChannel, SharedError,
+};
+pub use stats::{ChannelStats, DepthSnapshot, Distribution, OperationSnapshot, Snapshot};
 pub use status::{Completion, FallbackCause, Status};

@@ -15,8 +15,8 @@ use rustix::{
 };
 
 use crate::{
-    Channel, ChannelInfo, ChannelStats, Completion, Cookie, DmaSource, DmaTarget, FallbackCause,
-    Flags, Operation, OperationKind, Status, Stuck, SubmitError,
+    Channel, ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, DmaSource, DmaTarget,
+    FallbackCause, Flags, Operation, OperationKind, Status, Stuck, SubmitError,
 };
 
 /// How long [`Queue::wait`] polls before it blocks: about what blocking and waking cost.
@@ -146,7 +146,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// Descriptors that can be submitted now ([`ChannelInfo::descriptors`]).
     #[must_use]
     pub fn space(&self) -> usize {
-        self.channel.raw.space()
+        self.channel.space()
     }
 
     /// Submits a copy of all of `source` to all of `target`; `tag` comes back with the result.
@@ -178,7 +178,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             //   leaks them;
             // - no overlap: memory that somebody owns exclusively is nobody's shared source;
             // - the references above are not used after this call.
-            unsafe { self.channel.raw.submit(&copy, Flags::empty()) }
+            unsafe { self.channel.submit(&copy, Flags::empty()) }
         };
         match submitted {
             Ok(cookie) => {
@@ -213,7 +213,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             Err(SubmitError::ZeroLength)
         } else {
             // SAFETY: as in `copy`, for the target.
-            unsafe { self.channel.raw.submit(&fill, Flags::empty()) }
+            unsafe { self.channel.submit(&fill, Flags::empty()) }
         };
         match submitted {
             Ok(cookie) => {
@@ -242,21 +242,20 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         );
         let kind = operation.kind;
         self.in_flight.push_back(Some(ManuallyDrop::into_inner(operation)));
-        self.channel.stats.count_submit(kind);
+        self.channel.count_submit(cookie, kind);
     }
 
     /// Rings the doorbell for all that was submitted.
     pub fn issue_pending(&mut self) {
-        self.channel.raw.issue_pending();
+        self.channel.issue_pending();
     }
 
     /// Gives each operation that has ended since the last call to `each`, and returns how many
     /// there were. Never waits.
     pub fn poll(&mut self, mut each: impl FnMut(Done<S, D, T>)) -> usize {
         let Self { channel, in_flight, front, ended_early, spurious } = self;
-        let Channel { raw, stats, .. } = channel;
         let mut ended = 0;
-        raw.poll(&mut |completion: Completion| {
+        channel.poll_counted(|completion, meter| {
             let Completion { cookie, status, bytes, fallback } = completion;
             let operation = cookie
                 .since(*front)
@@ -274,7 +273,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
             }
             ended += 1;
             let bytes = if status == Status::Success { len } else { bytes.min(len) };
-            stats.count_end(kind, &Completion { bytes, ..completion });
+            meter.count_end(kind, &Completion { bytes, ..completion });
             each(Done { cookie, status, bytes, fallback, source, target, tag });
         });
         ended
@@ -283,13 +282,13 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// Asks for one event when everything issued so far has ended; `false` if there is nothing to
     /// wait for or the channel has no event.
     pub fn arm(&mut self) -> bool {
-        self.channel.raw.arm()
+        self.channel.arm()
     }
 
     /// What becomes readable when the armed event fires.
     #[must_use]
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
-        self.channel.raw.event()
+        self.channel.event()
     }
 
     /// Issues what was submitted, and waits until nothing is in flight. Each operation that ends is
@@ -349,7 +348,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         timeout: Duration,
         each: impl FnMut(Done<S, D, T>),
     ) -> Result<(), Stuck> {
-        self.channel.raw.terminate_sync(timeout)?;
+        self.channel.terminate_sync(timeout)?;
         self.poll(each);
         Ok(())
     }
@@ -357,14 +356,14 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
 
 impl<S, D, T> Drop for Queue<S, D, T> {
     fn drop(&mut self) {
-        let Self { channel: Channel { raw, stats, .. }, in_flight, front, .. } = self;
-        let idle = in_flight.is_empty() || raw.terminate_sync(DROP_TIMEOUT).is_ok();
+        let Self { channel, in_flight, front, .. } = self;
+        let idle = in_flight.is_empty() || channel.terminate_sync(DROP_TIMEOUT).is_ok();
         if idle {
-            raw.poll(&mut |completion| {
+            channel.poll_counted(|completion, meter| {
                 let index = completion.cookie.since(*front).and_then(|at| usize::try_from(at).ok());
                 let operation = index.and_then(|index| in_flight.get(index)?.as_ref());
                 if let Some(InFlight { kind, .. }) = operation {
-                    stats.count_end(*kind, &completion);
+                    meter.count_end(*kind, &completion);
                 }
             });
             // SAFETY: the field is dropped here and nowhere else, and not used afterwards. The

@@ -1,49 +1,88 @@
 //! The devices of a program, and who has which channel.
+//!
+//! # Two ways to a channel
+//!
+//! *Exclusive*: [`Registry::request`] by name and [`Registry::request_matching`] by capabilities
+//! give a [`Channel`] that nobody else has, for a [`Queue`](crate::Queue). Its data path takes no
+//! lock.
+//!
+//! *Shared*: [`Registry::find_channel`] gives a [`SharedChannel`]. The registry keeps a table of
+//! the clients, one row for each thread and set of capabilities, and spreads them over the channels
+//! that nobody has alone: near to the thread's NUMA node first, then where the fewest clients are.
+//! The table is balanced anew when a device or a client comes or goes.
+//!
+//! A channel is one or the other, from its first user to its last. (Linux decides this for all
+//! channels of a device together, because there it is a capability of the device; here siblings are
+//! independent.) A channel with [`Capabilities::PRIVATE`] is never shared, and exclusive only for
+//! who names it or asks for that capability.
+//!
+//! # Devices come and go
+//!
+//! [`Registry::subscribe`] tells of every device added and removed. [`Registry::unregister`] begins
+//! a removal: from then on nobody gets a channel of the device, the channels that clients have
+//! refuse what is new, shared clients are moved to other channels, and what is in flight ends with a
+//! status as ever. It is removed when the last client has dropped its channel. For a device that is
+//! lost ([`Status::DeviceLost`](crate::Status::DeviceLost)) the same holds: nothing of it is needed
+//! to remove it.
 
 use std::{
-    fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, PoisonError,
+        atomic::Ordering,
+        mpsc::{self, Receiver},
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use crate::{
-    Arena, Capabilities, ChannelInfo, ChannelStats, DmaChannel, DmaDevice, MapError, RequestError,
+use crate::{Arena, Capabilities, ChannelInfo, DmaDevice, MapError, RequestError, Snapshot};
+
+mod balance;
+mod error;
+mod event;
+mod handle;
+mod lease;
+mod name;
+mod numa;
+mod shared;
+mod state;
+
+pub use self::{
+    error::{Holder, LookupError, RemovalError},
+    event::DeviceEvent,
+    handle::Channel,
+    shared::{NotDone, SharedChannel, SharedError},
+};
+use self::{
+    lease::Lease,
+    name::ChannelName,
+    state::{Inner, Registered, Row, State, Usage},
 };
 
 /// The devices of a program, by name: channel `M` of the device registered as number `N` is
 /// `dma<N>chan<M>`, as in Linux's `/sys/class/dma`.
 ///
+/// It belongs to the process that made it. In a forked child it has no devices and takes none.
+///
 /// ```
-/// use std::sync::Arc;
+/// use std::{sync::Arc, time::Duration};
 /// use dmaengine::{CpuDevice, Registry};
 ///
 /// let registry = Registry::new();
 /// registry.register(Arc::new(CpuDevice::new(2)));
 /// let channel = registry.request("dma0chan1")?;
 /// assert!(registry.request("dma0chan1").is_err(), "channels are exclusive");
-/// assert_eq!(registry.list().iter().filter(|channel| channel.in_use).count(), 1);
+/// assert_eq!(registry.list().iter().filter(|channel| channel.users > 0).count(), 1);
+///
+/// let error = registry.unregister(0, Duration::ZERO).unwrap_err();
+/// assert!(error.to_string().contains("dma0chan1"), "it says who is in the way");
+/// drop(channel);
+/// registry.unregister(0, Duration::from_secs(1)).unwrap();
 /// # Ok::<(), dmaengine::LookupError>(())
 /// ```
-#[derive(Debug, Default)]
-pub struct Registry {
-    devices: Mutex<Vec<Registered>>,
-}
-
 #[derive(Debug)]
-struct Registered {
-    device: Arc<dyn DmaDevice>,
-    channels: Vec<Entry>,
-}
-
-#[derive(Debug, Default)]
-struct Entry {
-    /// The [`Lease`]s: more than one for as long as a client still lets go of what the next already
-    /// has.
-    leases: Arc<AtomicUsize>,
-    stats: Arc<ChannelStats>,
+pub struct Registry {
+    inner: Arc<Inner>,
 }
 
 /// One line of [`Registry::list`].
@@ -51,51 +90,124 @@ struct Entry {
 pub struct ChannelListing {
     /// `dma<N>chan<M>`.
     pub name: String,
+    /// The number of its device.
+    pub device: usize,
     /// The fixed properties.
     pub info: ChannelInfo,
-    /// Whether a client has it.
-    pub in_use: bool,
-    /// Copies submitted so far.
-    pub memcpy_count: u64,
-    /// Bytes moved so far.
-    pub bytes_transferred: u64,
+    /// Clients that have it: one at most, unless it is shared.
+    pub users: usize,
+    /// Clients that have a channel of its device.
+    pub device_users: usize,
+    /// Whether its device is being removed.
+    pub in_removal: bool,
+    /// What it has done.
+    pub stats: Snapshot,
 }
 
-/// Why [`Registry::request`] or [`Registry::request_matching`] gave no channel.
-#[derive(Debug, thiserror::Error)]
-pub enum LookupError {
-    /// No device has a channel of that name.
-    #[error("there is no channel {name}: `list` gives the names")]
-    UnknownName {
-        /// The name asked for.
-        name: String,
-    },
-    /// No free channel has the properties asked for, or there is no device.
-    #[error("no free channel matches: register a device, ask for less, or wait for a release")]
-    NoMatch,
-    /// The device refused.
-    #[error("{name}: {source}")]
-    Request {
-        /// The channel's name.
-        name: String,
-        /// Why.
-        source: RequestError,
-    },
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Registry {
     /// A registry without devices.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { inner: Arc::new(Inner::new()) }
     }
 
-    /// Adds a device and returns its number.
+    /// Adds a device and returns its number, which no other device will have.
     pub fn register(&self, device: Arc<dyn DmaDevice>) -> usize {
-        let channels = device.channels().iter().map(|_| Entry::default()).collect();
-        let mut devices = self.devices();
-        devices.push(Registered { device, channels });
-        devices.len() - 1
+        let registered = Registered::new(device);
+        let channels = registered.channels.len();
+        // Relaxed: only the number itself matters.
+        let device = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        let Some(mut state) = self.inner.lock() else {
+            // A child's registry takes no devices, and may not be able to drop its parent's.
+            std::mem::forget(registered);
+            return device;
+        };
+        state.devices.insert(device, registered);
+        state.tell(DeviceEvent::Added { device, channels });
+        let closing = state.rebalance(&self.inner);
+        drop(state);
+        drop(closing);
+        device
+    }
+
+    /// Removes a device: nobody gets a channel of it any more, nothing more is submitted to it
+    /// ([`SubmitError::Removed`](crate::SubmitError::Removed)), and subscribers are told. Waits
+    /// until the last client has dropped its channel, but no longer than `timeout`.
+    ///
+    /// Arenas that were mapped for the device stay so as long as somebody else keeps it.
+    ///
+    /// # Errors
+    ///
+    /// See [`RemovalError`]. After [`RemovalError::InUse`] the removal stays begun; call it again to
+    /// go on waiting.
+    pub fn unregister(&self, device: usize, timeout: Duration) -> Result<(), RemovalError> {
+        // A deadline that no clock reaches is none.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.inner.lock().ok_or(RemovalError::Forked)?;
+        let registered = state.devices.get_mut(&device);
+        let registered = registered.ok_or(RemovalError::UnknownDevice { device })?;
+        if !registered.in_removal {
+            registered.in_removal = true;
+            // Relaxed: a client that sees it late submits one operation more before it drops the
+            // channel, and that is waited for.
+            registered.removing.store(true, Ordering::Relaxed);
+            state.tell(DeviceEvent::Removing { device });
+            let closing = state.rebalance(&self.inner);
+            drop(state);
+            // Joins threads perhaps, and releases what was shared and is not at work.
+            drop(closing);
+            state = self.inner.lock().ok_or(RemovalError::Forked)?;
+        }
+        loop {
+            // Gone: somebody else was faster with the same.
+            let Some(holders) = state.holders(device) else { return Ok(()) };
+            if holders.is_empty() {
+                break;
+            }
+            let released = &self.inner.released;
+            state = match deadline.map(|it| it.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return Err(RemovalError::InUse { device, holders }),
+                Some(left) => {
+                    released.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => released.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        let removed = state.devices.remove(&device);
+        state.tell(DeviceEvent::Removed { device });
+        // Who waits for the same device.
+        self.inner.released.notify_all();
+        drop(state);
+        // Not under the lock: it may take a while.
+        drop(removed);
+        Ok(())
+    }
+
+    /// What happens to devices from now on, in order. It begins with what there is: the devices
+    /// that were added, and which of them are being removed.
+    ///
+    /// Dropping the receiver ends the subscription. Events are kept until they are received.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<DeviceEvent> {
+        let (sender, receiver) = mpsc::channel();
+        // In a forked child: an end without events.
+        let Some(mut state) = self.inner.lock() else { return receiver };
+        for (&device, registered) in &state.devices {
+            let channels = registered.channels.len();
+            // The receiver is here.
+            let _ = sender.send(DeviceEvent::Added { device, channels });
+            if registered.in_removal {
+                let _ = sender.send(DeviceEvent::Removing { device });
+            }
+        }
+        state.subscribers.push(sender);
+        receiver
     }
 
     /// Maps `arena` for every device that is registered.
@@ -104,7 +216,7 @@ impl Registry {
     ///
     /// The first device's [`MapError`]; later devices are not asked.
     pub fn map(&self, arena: &Arena) -> Result<(), MapError> {
-        self.devices().iter().try_for_each(|registered| registered.device.map(arena))
+        self.devices().iter().try_for_each(|device| device.map(arena))
     }
 
     /// Hands out the channel `name`.
@@ -113,228 +225,164 @@ impl Registry {
     ///
     /// See [`LookupError`].
     pub fn request(&self, name: &str) -> Result<Channel, LookupError> {
-        let devices = self.devices();
-        let (device, channel) = parse_name(name)
-            .filter(|&(device, channel)| {
-                devices.get(device).is_some_and(|device| channel < device.channels.len())
-            })
-            .ok_or_else(|| LookupError::UnknownName { name: name.to_owned() })?;
-        devices[device].request(device, channel)
+        let unknown = || LookupError::UnknownName { name: name.to_owned() };
+        self.take(ChannelName::parse(name).ok_or_else(unknown)?)
     }
 
-    /// Hands out the first free channel for which `filter` is true of its name and properties.
-    /// [`Capabilities::PRIVATE`] channels are left out.
+    /// Hands out the first free channel that has all capabilities of `mask`, and for which `filter`
+    /// is true of its name and properties (Linux: `dma_request_channel`). Channels with
+    /// [`Capabilities::PRIVATE`] are left out, unless the mask has it.
     ///
     /// # Errors
     ///
     /// [`LookupError::NoMatch`], or why the last channel that matched was refused.
     pub fn request_matching(
         &self,
+        mask: Capabilities,
         mut filter: impl FnMut(&str, &ChannelInfo) -> bool,
     ) -> Result<Channel, LookupError> {
         let mut error = LookupError::NoMatch;
-        for (number, registered) in self.devices().iter().enumerate() {
-            for (index, info) in registered.device.channels().iter().enumerate() {
-                if info.capabilities.contains(Capabilities::PRIVATE)
-                    || registered.channels[index].is_in_use()
-                    || !filter(&channel_name(number, index), info)
-                {
-                    continue;
-                }
-                match registered.request(number, index) {
-                    Ok(channel) => return Ok(channel),
-                    Err(refused) => error = refused,
-                }
+        // The filter is the caller's code, and not called under the lock.
+        let free = self.inner.lock().ok_or(LookupError::Forked)?.free(mask);
+        for (name, info) in free {
+            if !filter(&name.to_string(), &info) {
+                continue;
+            }
+            match self.take(name) {
+                Ok(channel) => return Ok(channel),
+                // Somebody took it meanwhile.
+                Err(LookupError::Request { source: RequestError::InUse, .. }) => {}
+                Err(refused) => error = refused,
             }
         }
         Err(error)
     }
 
+    /// Looks up a channel with all capabilities of `mask`, to be shared with others (Linux:
+    /// `dma_find_channel`): near to the NUMA node on which the calling thread runs, and there the
+    /// one with the fewest clients. A thread that has a handle for the same mask gets another handle
+    /// to the same channel.
+    ///
+    /// # Errors
+    ///
+    /// [`LookupError::NoMatch`], or why the last channel that fits did not open.
+    pub fn find_channel(&self, mask: Capabilities) -> Result<SharedChannel, LookupError> {
+        self.find_channel_near(mask, numa::current_node())
+    }
+
+    /// As [`find_channel`](Self::find_channel), near to `node`: that of the memory, or of a network
+    /// card, instead of the thread's. A thread's handles for one mask and one node are the same.
+    ///
+    /// # Errors
+    ///
+    /// As for [`find_channel`](Self::find_channel).
+    pub fn find_channel_near(
+        &self,
+        mask: Capabilities,
+        node: Option<u32>,
+    ) -> Result<SharedChannel, LookupError> {
+        let mut state = self.inner.lock().ok_or(LookupError::Forked)?;
+        let thread = thread::current().id();
+        let is_it = |row: &&mut Row| (row.mask, row.thread, row.node) == (mask, thread, node);
+        let place = if let Some(row) = state.table.iter_mut().find(is_it) {
+            row.handles += 1;
+            Arc::clone(&row.place)
+        } else {
+            let place = Arc::default();
+            state.table.push(Row { mask, thread, node, handles: 1, place: Arc::clone(&place) });
+            place
+        };
+        let closing = state.rebalance(&self.inner);
+        drop(state);
+        drop(closing);
+        let channel = SharedChannel::new(Arc::clone(&self.inner), place);
+        channel.open()?;
+        Ok(channel)
+    }
+
     /// All channels, by device number and index.
     #[must_use]
     pub fn list(&self) -> Vec<ChannelListing> {
-        self.devices().iter().enumerate().flat_map(|(number, device)| device.list(number)).collect()
+        self.inner.lock().map_or_else(Vec::new, |state| state.list())
     }
 
     /// The processor time that the own threads of all engines have used so far.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        self.devices().iter().filter_map(|registered| registered.device.cpu_time()).sum()
+        self.devices().iter().filter_map(|device| device.cpu_time()).sum()
     }
 
-    fn devices(&self) -> MutexGuard<'_, Vec<Registered>> {
-        // The vector is valid even if a device's method panicked under the lock.
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Registered {
-    fn request(&self, number: usize, index: usize) -> Result<Channel, LookupError> {
-        let name = channel_name(number, index);
-        let Entry { leases, stats } = &self.channels[index];
-        match self.device.request_channel(index) {
-            Ok(raw) => {
-                let lease = Some(Lease::new(leases));
-                Ok(Channel { raw, name, stats: Arc::clone(stats), _lease: lease })
-            }
-            Err(source) => Err(LookupError::Request { name, source }),
+    fn take(&self, name: ChannelName) -> Result<Channel, LookupError> {
+        let refused = |source| LookupError::Request { name: name.to_string(), source };
+        let mut state = self.inner.lock().ok_or(LookupError::Forked)?;
+        let unknown = || LookupError::UnknownName { name: name.to_string() };
+        let registered = state.devices.get_mut(&name.device).ok_or_else(unknown)?;
+        let entry = registered.channels.get_mut(name.channel).ok_or_else(unknown)?;
+        if registered.in_removal {
+            return Err(LookupError::Removing { name: name.to_string() });
         }
+        if !entry.usage.is_free() {
+            return Err(refused(RequestError::InUse));
+        }
+        entry.usage = Usage::exclusive();
+        let stats = Arc::clone(&entry.stats);
+        let removing = Arc::clone(&registered.removing);
+        let device = Arc::clone(&registered.device);
+        drop(state);
+        // From here on it is given back whatever happens.
+        let lease = Lease::new(Arc::clone(&self.inner), name);
+        let raw = device.request_channel(name.channel).map_err(refused)?;
+        if let Some(entry) = self.inner.lock().as_mut().and_then(|state| state.entry(name)) {
+            entry.defective = false;
+        }
+        Ok(Channel::new(raw, name.to_string(), stats, removing, Some(lease)))
     }
 
-    fn list(&self, number: usize) -> impl Iterator<Item = ChannelListing> {
-        let channels = self.device.channels().iter().zip(&self.channels).enumerate();
-        channels.map(move |(index, (info, entry))| ChannelListing {
-            name: channel_name(number, index),
-            info: info.clone(),
-            in_use: entry.is_in_use(),
-            memcpy_count: entry.stats.memcpy_count(),
-            bytes_transferred: entry.stats.bytes_transferred(),
-        })
-    }
-}
-
-impl Entry {
-    fn is_in_use(&self) -> bool {
-        // Acquire: pairs with the release in `Lease`'s drop: who sees it free sees all that its last
-        // user did.
-        self.leases.load(Ordering::Acquire) > 0
-    }
-}
-
-fn channel_name(device: usize, channel: usize) -> String {
-    format!("dma{device}chan{channel}")
-}
-
-fn parse_name(name: &str) -> Option<(usize, usize)> {
-    let (device, channel) = name.strip_prefix("dma")?.split_once("chan")?;
-    let numbers = (device.parse().ok()?, channel.parse().ok()?);
-    // One name each: not `dma+0chan01`.
-    (channel_name(numbers.0, numbers.1) == name).then_some(numbers)
-}
-
-/// A channel that a client has, with its name and counters. A [`Queue`](crate::Queue) is made of
-/// it. Dropping it releases the channel.
-///
-/// It can also be made of a bare [`DmaChannel`]; its name is then that of its engine.
-pub struct Channel {
-    pub(crate) raw: Box<dyn DmaChannel>,
-    pub(crate) name: String,
-    pub(crate) stats: Arc<ChannelStats>,
-    /// After `raw`: fields are dropped in order, and it is free when its driver has let go. By then
-    /// another client may have it.
-    _lease: Option<Lease>,
-}
-
-/// One client's hold on a channel, counted.
-#[derive(Debug)]
-struct Lease(Arc<AtomicUsize>);
-
-impl Lease {
-    fn new(leases: &Arc<AtomicUsize>) -> Self {
-        // Relaxed: the driver has handed the channel over already.
-        leases.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(leases))
+    /// The devices, to be called without the lock. None in a forked child.
+    fn devices(&self) -> Vec<Arc<dyn DmaDevice>> {
+        let Some(state) = self.inner.lock() else { return Vec::new() };
+        state.devices.values().map(|registered| Arc::clone(&registered.device)).collect()
     }
 }
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        // Release: see `Entry::is_in_use`.
-        self.0.fetch_sub(1, Ordering::Release);
-    }
-}
-
-impl Channel {
-    /// The channel's name, `dma<N>chan<M>`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The fixed properties.
-    #[must_use]
-    pub fn info(&self) -> &ChannelInfo {
-        self.raw.info()
+impl State {
+    /// The free channels with all capabilities of `mask`.
+    fn free(&self, mask: Capabilities) -> Vec<(ChannelName, ChannelInfo)> {
+        let mut free = Vec::new();
+        for (&device, registered) in self.devices.iter().filter(|(_, device)| !device.in_removal) {
+            for (channel, entry) in registered.channels.iter().enumerate() {
+                let capabilities = entry.info.capabilities;
+                let asked = mask | (capabilities & Capabilities::PRIVATE);
+                if entry.usage.is_free() && asked == mask && capabilities.contains(mask) {
+                    free.push((ChannelName { device, channel }, entry.info.clone()));
+                }
+            }
+        }
+        free
     }
 
-    /// What the channel has done.
-    #[must_use]
-    pub fn stats(&self) -> &Arc<ChannelStats> {
-        &self.stats
-    }
-}
-
-impl From<Box<dyn DmaChannel>> for Channel {
-    fn from(raw: Box<dyn DmaChannel>) -> Self {
-        let name = raw.info().engine.clone();
-        Self { raw, name, stats: Arc::default(), _lease: None }
-    }
-}
-
-impl fmt::Debug for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channel")
-            .field("name", &self.name)
-            .field("raw", &self.raw)
-            .field("stats", &self.stats)
-            .finish_non_exhaustive()
+    fn list(&self) -> Vec<ChannelListing> {
+        let mut list = Vec::new();
+        for (&device, registered) in &self.devices {
+            let first = list.len();
+            for (channel, entry) in registered.channels.iter().enumerate() {
+                let name = ChannelName { device, channel };
+                list.push(ChannelListing {
+                    name: name.to_string(),
+                    device,
+                    info: entry.info.clone(),
+                    users: self.users(name, &entry.usage),
+                    device_users: 0,
+                    in_removal: registered.in_removal,
+                    stats: entry.stats.snapshot(),
+                });
+            }
+            let users = list[first..].iter().map(|channel| channel.users).sum();
+            list[first..].iter_mut().for_each(|channel| channel.device_users = users);
+        }
+        list
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{CpuDevice, Queue};
-
-    #[test]
-    fn names_are_exact() {
-        assert_eq!(parse_name("dma0chan12"), Some((0, 12)));
-        for name in
-            ["", "dma", "dma0", "dmachan", "dma0chan", "dma00chan0", "dma+1chan0", "dma0chan0 "]
-        {
-            assert_eq!(parse_name(name), None, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn channels_are_exclusive_and_their_counters_stay() {
-        let registry = Registry::new();
-        registry.register(Arc::new(CpuDevice::new(1)));
-        assert_eq!(registry.register(Arc::new(CpuDevice::new(1))), 1);
-        assert!(matches!(registry.request("dma2chan0"), Err(LookupError::UnknownName { .. })));
-        assert!(matches!(registry.request("dma0chan1"), Err(LookupError::UnknownName { .. })));
-
-        let first = registry.request("dma0chan0").unwrap();
-        assert!(matches!(
-            registry.request("dma0chan0"),
-            Err(LookupError::Request { source: RequestError::InUse, .. })
-        ));
-        let second = registry.request_matching(|_, info| info.engine == "cpu").unwrap();
-        assert_eq!((first.name(), second.name()), ("dma0chan0", "dma1chan0"));
-        assert!(matches!(registry.request_matching(|_, _| true), Err(LookupError::NoMatch)));
-
-        let mut queue = Queue::new(first);
-        queue.copy(vec![1u8; 100], vec![0u8; 100], ()).unwrap();
-        queue.wait(Duration::from_secs(10), |_| ()).unwrap();
-        drop(queue);
-        let listing = &registry.list()[0];
-        assert!(!listing.in_use);
-        assert_eq!((listing.memcpy_count, listing.bytes_transferred), (1, 100));
-        assert!(registry.list()[1].in_use);
-        assert!(registry.request("dma0chan0").is_ok());
-    }
-
-    #[test]
-    fn a_client_that_lets_go_slowly_leaves_the_channel_to_the_next() {
-        let registry = Registry::new();
-        registry.register(Arc::new(CpuDevice::new(1)));
-        let Channel { raw, _lease: lease, .. } = registry.request("dma0chan0").unwrap();
-        drop(raw);
-        assert!(registry.list()[0].in_use, "half released");
-        let next = registry.request("dma0chan0").unwrap();
-        drop(lease);
-        assert!(registry.list()[0].in_use, "the next client has it");
-        drop(next);
-        assert!(!registry.list()[0].in_use);
-    }
-}
+mod tests;

@@ -13,6 +13,7 @@ use rustix::{
 };
 
 use super::{Coherent, DmaBuf, extents::FreeExtents};
+use crate::fork::Owner;
 
 /// The unit of address translation without huge pages, in bytes.
 const PAGE: usize = 4096;
@@ -60,7 +61,8 @@ pub struct ArenaFull {
 /// It is a shared mapping of a memory file, on huge pages if the system has some reserved. Its
 /// pages are allocated when it is made, so neither an engine nor a thread faults on them later.
 /// It is **not inherited by forked children** (`MADV_DONTFORK`): a copy-on-write fault under a
-/// running DMA is how Linux's `NET_DMA` lost data, and a child that touches the memory is killed instead.
+/// running DMA is how Linux's `NET_DMA` lost data, and a child that touches the memory is killed
+/// instead. A child can drop what it inherited, and gets nothing more out of it.
 ///
 /// Cloning makes another handle. The memory is unmapped when the last handle, buffer and pool in it
 /// is gone.
@@ -84,6 +86,8 @@ struct Region {
     file: OwnedFd,
     huge_pages: bool,
     free: Mutex<FreeExtents>,
+    /// Who has the mapping: not a forked child.
+    owner: Owner,
 }
 
 // SAFETY: the mapping is process-wide memory; `Region` itself never accesses its bytes. Who may
@@ -139,8 +143,14 @@ impl Arena {
         let base = NonNull::new(base.cast::<u8>())
             .ok_or_else(|| ArenaError::Map(io::ErrorKind::OutOfMemory.into()))?;
         // From here on `Region` unmaps it, also on errors.
-        let region =
-            Region { base, len, file, huge_pages, free: Mutex::new(FreeExtents::new(len)) };
+        let region = Region {
+            base,
+            len,
+            file,
+            huge_pages,
+            free: Mutex::new(FreeExtents::new(len)),
+            owner: Owner::current(),
+        };
         region.advise(Advice::LinuxDontFork).map_err(ArenaError::Map)?;
         if !huge_pages {
             // Transparent huge pages may be configured out; they are a wish.
@@ -226,7 +236,9 @@ impl Arena {
     }
 
     fn block_aligned(&self, len: usize, align: usize) -> Result<Block, ArenaFull> {
-        let mut free = self.region.free();
+        let Some(mut free) = self.region.free() else {
+            return Err(ArenaFull { len, largest: 0 });
+        };
         len.max(1)
             .checked_next_multiple_of(align)
             // The base is page-aligned, so an aligned offset is an aligned address.
@@ -247,9 +259,10 @@ impl fmt::Debug for Arena {
 }
 
 impl Region {
-    fn free(&self) -> MutexGuard<'_, FreeExtents> {
+    /// The free list; `None` in a forked child, where a thread that does not exist may hold the lock.
+    fn free(&self) -> Option<MutexGuard<'_, FreeExtents>> {
         // The list is only changed by code that does not panic half-way.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.owner.is_here().then(|| self.free.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn advise(&self, advice: Advice) -> io::Result<()> {
@@ -262,6 +275,10 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if !self.owner.is_here() {
+            // A child has nothing there, or by now something else.
+            return;
+        }
         // SAFETY: `base` and `len` are what mmap returned; every block holds an `Arc` of this, so
         // no pointer into the mapping is left.
         let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
@@ -291,7 +308,9 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.region.free().release(self.offset, self.size);
+        if let Some(mut free) = self.region.free() {
+            free.release(self.offset, self.size);
+        }
     }
 }
 

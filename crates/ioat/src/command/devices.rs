@@ -43,9 +43,9 @@ impl Devices {
                 kind: channel.info.kind.as_str(),
                 version: channel.info.version,
                 caps: channel.info.capabilities.names().collect(),
-                in_use: channel.in_use,
-                memcpy_count: channel.memcpy_count,
-                bytes_transferred: channel.bytes_transferred,
+                in_use: channel.users > 0,
+                memcpy_count: channel.stats.memcpy_count(),
+                bytes_transferred: channel.stats.bytes_transferred(),
             })
             .collect();
         if self.json {
