@@ -18,11 +18,13 @@ pub struct ChannelStats {
 struct Counter(AtomicU64);
 
 impl Counter {
+    #[inline]
     fn get(&self) -> u64 {
         // Relaxed: counters order nothing.
         self.0.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn add(&self, count: u64) {
         // Relaxed, and not one atomic addition: there is one writer at a time, and channels change
         // hands through the registry's lock.
@@ -67,6 +69,7 @@ impl ChannelStats {
         self.bytes_transferred.get()
     }
 
+    #[inline]
     pub(crate) fn count_submit(&self, kind: OperationKind) {
         self.submitted.add(1);
         if kind == OperationKind::Memcpy {
@@ -74,6 +77,7 @@ impl ChannelStats {
         }
     }
 
+    #[inline]
     pub(crate) fn count_end(&self, _kind: OperationKind, completion: &Completion) {
         self.ended[completion.status as usize].add(1);
         self.bytes_transferred.add(completion.bytes as u64);
