@@ -58,8 +58,12 @@ mod iova;
 mod layer;
 mod memory;
 mod operation;
+#[cfg(test)]
+mod puppet;
 mod queue;
 mod registry;
+mod scope;
+mod segments;
 mod software;
 mod stats;
 mod status;
@@ -76,10 +80,11 @@ pub use memory::{
     PacketBufMut, PacketPool, PacketSlice, Target, lend,
 };
 pub use operation::{Flags, Operation, OperationKind, Segment, SegmentMut, pieces};
-pub use queue::{Done, Queue, Refused, WaitTimeout};
+pub use queue::{Done, Queue, Refused, Syndromes, Wait, WaitTimeout};
 pub use registry::{
     Channel, ChannelListing, DeviceEvent, Holder, LookupError, NotDone, Registry, RemovalError,
     SharedChannel, SharedError,
 };
+pub use scope::{Prefix, PrefixError, Scope, ScopeError, scope};
 pub use stats::{ChannelStats, DepthSnapshot, Distribution, OperationSnapshot, Snapshot};
 pub use status::{Completion, FallbackCause, Status};

@@ -11,6 +11,7 @@ mod pool;
 pub use arena::{Arena, ArenaError, ArenaFull};
 pub use coherent::Coherent;
 pub use dma_buf::{DmaBuf, DmaSlice};
+pub(crate) use lend::abort_for_memory;
 pub use lend::{Target, lend};
 pub use pool::{PacketBuf, PacketBufMut, PacketPool, PacketSlice};
 

@@ -193,6 +193,7 @@ bitflags::bitflags! {
 
 impl Operation<'_> {
     /// Which one it is.
+    #[inline]
     #[must_use]
     pub const fn kind(&self) -> OperationKind {
         match self {
@@ -208,6 +209,7 @@ impl Operation<'_> {
 
     /// Its length in bytes: of a scatter-gather copy, what it moves in all; of an operation with
     /// several sources, that of each.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         match *self {

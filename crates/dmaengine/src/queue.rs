@@ -1,26 +1,48 @@
 //! The safe way to use a channel: owned memory in, owned memory out.
+//!
+//! # Model
+//!
+//! A [`Queue`] owns a channel and, of every operation in flight on it, the memory and a tag:
+//!
+//! ```text
+//!   copy(source, target, tag) --> slots, by cookie --> poll: Done { status, source, target, tag }
+//!                                 (source, target, tag)
+//! ```
+//!
+//! What goes in comes out with the operation's end, and not before: while a copy is in flight its
+//! buffers cannot be named, so there is nothing that a borrow checker would have to check. What `S`
+//! and `D` are decides what the queue can do:
+//!
+//! | source `S` | target `D` | operations |
+//! | --- | --- | --- |
+//! | [`DmaSource`] | [`DmaTarget`] | [`copy`](Queue::copy), [`fill`](Queue::fill) |
+//! | `Vec` of [`DmaSource`] | `Vec` of [`DmaTarget`] | [`copy_sg`](Queue::copy_sg) |
+//! | `Vec` of [`DmaSource`] | [`Syndromes`] of [`DmaTarget`] | [`xor`](Queue::xor), [`pq`](Queue::pq) and their checks |
+//! | anything | anything | [`submit`](Queue::submit), which is unsafe: all others stand on it |
+//!
+//! # Invariants
+//!
+//! 1. A slot is filled when the channel took its operation, and emptied when the channel reported
+//!    it. Nothing between the two can unwind and drop the memory.
+//! 2. A completion that names no filled slot is counted, and nothing else.
+//! 3. Dropping the queue terminates the channel. What is in the slots is dropped if the channel was
+//!    proven idle, and leaked if not.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    mem::ManuallyDrop,
-    os::fd::BorrowedFd,
-    sync::Arc,
-    time::{Duration, Instant},
+mod in_flight;
+mod lists;
+mod wait;
+
+use std::{fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration};
+
+pub(crate) use self::{in_flight::InFlight, lists::Lists, wait::Waiting};
+pub use self::{
+    lists::Syndromes,
+    wait::{Wait, WaitTimeout},
 };
-
-use rustix::{
-    event::{PollFd, PollFlags, Timespec},
-    io::Errno,
-};
-
 use crate::{
     Channel, ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, DmaSource, DmaTarget,
-    FallbackCause, Flags, Operation, OperationKind, Status, Stuck, SubmitError,
+    FallbackCause, Flags, Operation, Status, Stuck, SubmitError,
 };
-
-/// How long [`Queue::wait`] polls before it blocks: about what blocking and waking cost.
-const WAIT_SPIN: Duration = Duration::from_micros(10);
 
 /// How long dropping a [`Queue`] waits for the engine to be proven idle before it leaks the memory.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,8 +67,9 @@ pub struct Done<S, D, T> {
     pub tag: T,
 }
 
-/// A copy that was not submitted, with its memory.
-#[derive(Debug)]
+/// An operation that was not submitted, with its memory.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
 pub struct Refused<S, D, T> {
     /// Why.
     pub error: SubmitError,
@@ -58,39 +81,74 @@ pub struct Refused<S, D, T> {
     pub tag: T,
 }
 
-/// Operations were still in flight at the deadline of [`Queue::wait`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{in_flight} operations did not end in time: wait again, or terminate the channel")]
-pub struct WaitTimeout {
-    /// How many.
-    pub in_flight: usize,
+impl<S, D, T> Done<S, D, T> {
+    pub(crate) fn new(completion: Completion, source: S, target: D, tag: T) -> Self {
+        let Completion { cookie, status, bytes, fallback } = completion;
+        Self { cookie, status, bytes, fallback, source, target, tag }
+    }
 }
 
-struct InFlight<S, D, T> {
-    kind: OperationKind,
-    len: usize,
-    source: S,
-    target: D,
-    tag: T,
+impl<S, D, T> From<Refused<S, D, T>> for SubmitError {
+    /// Lets go of the memory.
+    fn from(refused: Refused<S, D, T>) -> Self {
+        refused.error
+    }
 }
 
 /// A channel that owns the memory of the operations in flight on it.
 ///
-/// Nothing is allocated per operation once the queue has grown to the ring's size.
+/// Nothing is allocated per operation. (On a channel that completes out of order the slots grow
+/// while one operation stays behind many others.)
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use dmaengine::{Queue, Registry, Status, ThreadsDevice};
+///
+/// let registry = Registry::new();
+/// registry.register(Arc::new(ThreadsDevice::new(1)));
+/// let mut queue = Queue::new(registry.request("dma0chan0")?);
+///
+/// let (source, target) = (b"hello".to_vec(), vec![0; 5]);
+/// queue.copy(source, target, "the first").map_err(|refused| refused.error)?;
+/// queue.wait(Duration::from_secs(5), |done| {
+///     assert_eq!(done.status, Status::Success);
+///     assert_eq!((&done.target[..], done.tag), (&b"hello"[..], "the first"));
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// With pool tokens: packets that a link received go to an application's buffers, and both go back
+/// to their arena when they are dropped. Memory of an arena can be reached by every engine that the
+/// arena was mapped for, which is why engines of IOVAs take no other.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use dmaengine::{Arena, DmaBuf, PacketBuf, PacketPool, Queue, Registry, ThreadsDevice};
+///
+/// let registry = Registry::new();
+/// registry.register(Arc::new(ThreadsDevice::new(1)));
+/// let arena = Arena::new(1 << 20)?;
+/// registry.map(&arena)?;
+/// let pool = PacketPool::new(&arena, 2048, 16)?;
+/// let mut queue: Queue<PacketBuf, DmaBuf, ()> = Queue::new(registry.request("dma0chan0")?);
+///
+/// let mut packet = pool.take().expect("a fresh pool has buffers");
+/// packet.as_mut()[..5].copy_from_slice(b"hello");
+/// let packet = packet.freeze(5);
+/// let shared = packet.clone(); // a packet can be read by others while the engine reads it
+/// queue.copy(packet, arena.alloc(5)?, ()).map_err(|refused| refused.error)?;
+/// assert_eq!(shared.as_ref(), b"hello");
+/// queue.wait(Duration::from_secs(5), |done| assert_eq!(&done.target[..], b"hello"))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Queue<S, D, T> {
     channel: Channel,
-    /// Operations submitted and not reported, in submission order; `None` marks one that ended
-    /// before an earlier one (out-of-order channels). Never dropped with entries in it: see `Drop`.
-    in_flight: ManuallyDrop<VecDeque<Option<InFlight<S, D, T>>>>,
-    /// Cookie of the front entry, if there is one.
-    front: Cookie,
-    /// The entries of `in_flight` that are `None`.
-    ended_early: usize,
-    /// Completions that named no operation in flight: a driver's or device's defect.
-    spurious: u64,
+    /// Never dropped with memory in it that the engine may touch: see `Drop`.
+    in_flight: ManuallyDrop<InFlight<(S, D, T)>>,
+    lists: Lists,
 }
 
-impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
+impl<S, D, T> Queue<S, D, T> {
     /// A queue over `channel`, from a [`Registry`](crate::Registry) or a bare
     /// [`DmaChannel`](crate::DmaChannel). Operations that were submitted to it before are none of
     /// the queue's: their completions are [spurious](Self::spurious_completions).
@@ -100,10 +158,8 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         let capacity = channel.info().ring_size;
         Self {
             channel,
-            in_flight: ManuallyDrop::new(VecDeque::with_capacity(capacity)),
-            front: Cookie::FIRST,
-            ended_early: 0,
-            spurious: 0,
+            in_flight: ManuallyDrop::new(InFlight::with_capacity(capacity)),
+            lists: Lists::default(),
         }
     }
 
@@ -128,7 +184,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// Operations submitted and not yet reported.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len() - self.ended_early
+        self.in_flight.len()
     }
 
     /// Whether nothing is in flight.
@@ -137,20 +193,20 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         self.in_flight.is_empty()
     }
 
-    /// Completions that named no operation in flight, since the queue was made.
+    /// Completions that named no operation in flight: other than 0 is a defect of driver or device.
     #[must_use]
-    pub const fn spurious_completions(&self) -> u64 {
-        self.spurious
+    pub fn spurious_completions(&self) -> u64 {
+        self.in_flight.spurious()
     }
 
-    /// Descriptors that can be submitted now ([`ChannelInfo::descriptors`]).
+    /// Descriptors that can be submitted now.
     #[must_use]
     pub fn space(&self) -> usize {
         self.channel.space()
     }
 
-    /// Submits a copy of all of `source` to all of `target`; `tag` comes back with the result.
-    /// Call [`issue_pending`](Self::issue_pending) after the last of a batch.
+    /// Submits any operation on any memory, and keeps `source`, `target` and `tag` until it is
+    /// reported. The queue does not look at them: what they own is the caller's choice.
     ///
     /// # Errors
     ///
@@ -160,123 +216,60 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     ///
     /// If the driver breaks its promise that cookies are consecutive. The operation's memory is
     /// leaked: nobody could tell when the engine is through with it.
-    pub fn copy(&mut self, source: S, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>> {
-        self.in_flight.reserve(1);
-        let from = source.as_ref();
-        let to = target.as_mut();
-        let len = from.len();
-        let copy = Operation::Memcpy { source: from.as_ptr(), target: to.as_mut_ptr(), len };
-        let submitted = if to.len() != len {
-            Err(SubmitError::LengthMismatch { source_len: len, target_len: to.len() })
-        } else if len == 0 {
-            Err(SubmitError::ZeroLength)
-        } else {
-            // SAFETY:
-            // - valid and unwritten, respectively exclusive: `DmaSource` and `DmaTarget` promise it
-            //   for as long as the two values exist. They are kept in `in_flight` until the channel
-            //   reports the operation; if the queue goes first, `drop` proves the channel idle or
-            //   leaks them;
-            // - no overlap: memory that somebody owns exclusively is nobody's shared source;
-            // - the references above are not used after this call.
-            unsafe { self.channel.submit(&copy, Flags::empty()) }
-        };
-        match submitted {
-            Ok(cookie) => {
-                self.keep(cookie, InFlight { kind: copy.kind(), len, source, target, tag });
-                Ok(cookie)
-            }
-            Err(error) => Err(Refused { error, source, target, tag }),
-        }
-    }
-
-    /// Submits a fill of all of `target` with `pattern`, repeated from the first byte on, lowest
-    /// byte first. A fill reads nothing: the source that comes back is the default one.
     ///
-    /// # Errors
+    /// # Safety
     ///
-    /// As for [`copy`](Self::copy).
+    /// As for [`DmaChannel::submit`](crate::DmaChannel::submit): as long as `source` and `target`
+    /// exist, however they are moved, what the operation reads stays valid and unwritten, and what
+    /// it writes stays valid and exclusively the operation's. They exist until they are given back,
+    /// and a queue that is leaked does not end their lifetimes: if the memory is borrowed, the caller
+    /// sees to it that the operation has ended, or the channel was terminated, when the borrow does.
     ///
-    /// # Panics
+    /// ```
+    /// use std::time::Duration;
+    /// use dmaengine::{CpuDevice, DmaDevice, Flags, Operation, Queue};
     ///
-    /// As for [`copy`](Self::copy).
-    pub fn fill(&mut self, pattern: u64, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>>
-    where
-        S: Default,
-    {
-        // The caller's code, which may panic: not while the engine has a target that nobody keeps.
-        let source = S::default();
-        self.in_flight.reserve(1);
-        let to = target.as_mut();
-        let len = to.len();
-        let fill = Operation::Memset { pattern, target: to.as_mut_ptr(), len };
-        let submitted = if len == 0 {
-            Err(SubmitError::ZeroLength)
-        } else {
-            // SAFETY: as in `copy`, for the target.
-            unsafe { self.channel.submit(&fill, Flags::empty()) }
-        };
-        match submitted {
-            Ok(cookie) => {
-                self.keep(cookie, InFlight { kind: fill.kind(), len, source, target, tag });
-                Ok(cookie)
-            }
-            Err(error) => Err(Refused { error, source, target, tag }),
-        }
-    }
-
-    /// Keeps what belongs to an operation that the engine has got. From its submission to here
-    /// nothing may unwind; the caller has reserved the room.
-    fn keep(&mut self, cookie: Cookie, operation: InFlight<S, D, T>) {
-        // Leaked if the check fails.
-        let operation = ManuallyDrop::new(operation);
-        if self.in_flight.is_empty() {
-            self.front = cookie;
-        }
-        // A completion finds its operation by this count. With a wrong one it would give back the
-        // memory of another, which the engine still has.
-        assert_eq!(
-            cookie.since(self.front),
-            Some(self.in_flight.len() as u64),
-            "the driver of {} breaks the contract of DmaChannel: cookies are consecutive",
-            self.channel.name(),
-        );
-        let kind = operation.kind;
-        self.in_flight.push_back(Some(ManuallyDrop::into_inner(operation)));
-        self.channel.count_submit(cookie, kind);
+    /// static GREETING: [u8; 5] = *b"hello";
+    /// let mut queue = Queue::new(CpuDevice::new(1).request_channel(0)?);
+    /// let mut target = vec![0u8; 5];
+    /// let copy = Operation::Memcpy { source: GREETING.as_ptr(), target: target.as_mut_ptr(), len: 5 };
+    /// // SAFETY: a static is always there and never written. The target's `Vec` is its only owner and
+    /// // goes in with the operation; moving it neither moves nor touches its bytes.
+    /// let submitted = unsafe { queue.submit(&copy, Flags::empty(), &GREETING, target, ()) };
+    /// submitted.map_err(|refused| refused.error)?;
+    /// queue.wait(Duration::from_secs(5), |done| assert_eq!(done.target, GREETING))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        flags: Flags,
+        source: S,
+        target: D,
+        tag: T,
+    ) -> Result<Cookie, Refused<S, D, T>> {
+        let memory = (source, target, tag);
+        // SAFETY: by the caller's promise. The memory is kept in `in_flight` until the channel
+        // reports the operation; if the queue goes first, `drop` proves the channel idle or leaks it.
+        let submitted =
+            unsafe { self.in_flight.submit(&mut self.channel, operation, flags, memory) };
+        submitted.map_err(|(error, (source, target, tag))| Refused { error, source, target, tag })
     }
 
     /// Rings the doorbell for all that was submitted.
+    #[inline]
     pub fn issue_pending(&mut self) {
         self.channel.issue_pending();
     }
 
     /// Gives each operation that has ended since the last call to `each`, and returns how many
     /// there were. Never waits.
+    #[inline]
     pub fn poll(&mut self, mut each: impl FnMut(Done<S, D, T>)) -> usize {
-        let Self { channel, in_flight, front, ended_early, spurious } = self;
-        let mut ended = 0;
-        channel.poll_counted(|completion, meter| {
-            let Completion { cookie, status, bytes, fallback } = completion;
-            let operation = cookie
-                .since(*front)
-                .and_then(|index| in_flight.get_mut(usize::try_from(index).ok()?))
-                .and_then(Option::take);
-            let Some(InFlight { kind, len, source, target, tag }) = operation else {
-                *spurious += 1;
-                return;
-            };
-            *ended_early += 1;
-            while let Some(None) = in_flight.front() {
-                in_flight.pop_front();
-                *front = front.next();
-                *ended_early -= 1;
-            }
-            ended += 1;
-            let bytes = if status == Status::Success { len } else { bytes.min(len) };
-            meter.count_end(kind, &Completion { bytes, ..completion });
-            each(Done { cookie, status, bytes, fallback, source, target, tag });
-        });
-        ended
+        self.in_flight.poll(&mut self.channel, |completion, (source, target, tag)| {
+            each(Done::new(completion, source, target, tag));
+        })
     }
 
     /// Asks for one event when everything issued so far has ended; `false` if there is nothing to
@@ -289,51 +282,6 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     #[must_use]
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
         self.channel.event()
-    }
-
-    /// Issues what was submitted, and waits until nothing is in flight. Each operation that ends is
-    /// given to `each`.
-    ///
-    /// Polls for a moment, then blocks on the channel's event; if it has none, yields the processor
-    /// between polls.
-    ///
-    /// # Errors
-    ///
-    /// [`WaitTimeout`] if operations are still in flight after `timeout`. They stay there.
-    pub fn wait(
-        &mut self,
-        timeout: Duration,
-        mut each: impl FnMut(Done<S, D, T>),
-    ) -> Result<(), WaitTimeout> {
-        self.issue_pending();
-        let start = Instant::now();
-        loop {
-            self.poll(&mut each);
-            if self.is_idle() {
-                return Ok(());
-            }
-            let waited = start.elapsed();
-            let Some(remaining) = timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
-                return Err(WaitTimeout { in_flight: self.in_flight() });
-            };
-            if waited < WAIT_SPIN {
-                std::hint::spin_loop();
-            } else if !(self.arm() && self.block(remaining)) {
-                std::thread::yield_now();
-            }
-        }
-    }
-
-    /// Blocks until the armed event fires, but no longer than `timeout`. `false` if it cannot.
-    fn block(&self, timeout: Duration) -> bool {
-        let Some(event) = self.event() else { return false };
-        // A timeout too long for the kernel's type is as good as none.
-        let timeout = Timespec::try_from(timeout).ok();
-        match rustix::event::poll(&mut [PollFd::new(&event, PollFlags::IN)], timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => true,
-            // Out of kernel memory: polling goes on.
-            Err(_) => false,
-        }
     }
 
     /// Stops the engine and gives every operation in flight to `each`: those that had ended with
@@ -354,21 +302,115 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     }
 }
 
+impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
+    /// Submits a copy of all of `source` to all of `target`; `tag` comes back with the result.
+    /// Call [`issue_pending`](Self::issue_pending) after the last of a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] gives everything back and says why; nothing was submitted.
+    ///
+    /// # Panics
+    ///
+    /// As for [`submit`](Self::submit).
+    #[inline]
+    pub fn copy(&mut self, source: S, target: D, tag: T) -> Result<Cookie, Refused<S, D, T>> {
+        self.copy_with(source, target, Flags::empty(), tag)
+    }
+
+    /// As [`copy`](Self::copy), with `flags`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy`](Self::copy).
+    ///
+    /// # Panics
+    ///
+    /// As for [`submit`](Self::submit).
+    #[inline]
+    pub fn copy_with(
+        &mut self,
+        source: S,
+        mut target: D,
+        flags: Flags,
+        tag: T,
+    ) -> Result<Cookie, Refused<S, D, T>> {
+        let from = source.as_ref();
+        let to = target.as_mut();
+        let (source_len, target_len) = (from.len(), to.len());
+        let copy =
+            Operation::Memcpy { source: from.as_ptr(), target: to.as_mut_ptr(), len: source_len };
+        if source_len != target_len {
+            let error = SubmitError::LengthMismatch { source_len, target_len };
+            return Err(Refused { error, source, target, tag });
+        }
+        if source_len == 0 {
+            return Err(Refused { error: SubmitError::ZeroLength, source, target, tag });
+        }
+        // SAFETY:
+        // - valid and unwritten, respectively exclusive: `DmaSource` and `DmaTarget` promise it for
+        //   as long as the two values exist. They own the memory, so no borrow can end before;
+        // - no overlap: memory that somebody owns exclusively is nobody's shared source;
+        // - the references above are not used after this call.
+        unsafe { self.submit(&copy, flags, source, target, tag) }
+    }
+
+    /// Submits a fill of all of `target` with `pattern`, repeated from the first byte on, lowest
+    /// byte first. A fill reads nothing: the source that comes back is the default one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy`](Self::copy).
+    ///
+    /// # Panics
+    ///
+    /// As for [`submit`](Self::submit).
+    pub fn fill(&mut self, pattern: u64, target: D, tag: T) -> Result<Cookie, Refused<S, D, T>>
+    where
+        S: Default,
+    {
+        self.fill_with(pattern, target, Flags::empty(), tag)
+    }
+
+    /// As [`fill`](Self::fill), with `flags`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy`](Self::copy).
+    ///
+    /// # Panics
+    ///
+    /// As for [`submit`](Self::submit).
+    pub fn fill_with(
+        &mut self,
+        pattern: u64,
+        mut target: D,
+        flags: Flags,
+        tag: T,
+    ) -> Result<Cookie, Refused<S, D, T>>
+    where
+        S: Default,
+    {
+        // The caller's code, which may panic: not while the engine has a target that nobody keeps.
+        let source = S::default();
+        let to = target.as_mut();
+        let fill = Operation::Memset { pattern, target: to.as_mut_ptr(), len: to.len() };
+        if fill.is_empty() {
+            return Err(Refused { error: SubmitError::ZeroLength, source, target, tag });
+        }
+        // SAFETY: as in `copy_with`, for the target.
+        unsafe { self.submit(&fill, flags, source, target, tag) }
+    }
+}
+
 impl<S, D, T> Drop for Queue<S, D, T> {
     fn drop(&mut self) {
-        let Self { channel, in_flight, front, .. } = self;
-        let idle = in_flight.is_empty() || channel.terminate_sync(DROP_TIMEOUT).is_ok();
-        if idle {
-            channel.poll_counted(|completion, meter| {
-                let index = completion.cookie.since(*front).and_then(|at| usize::try_from(at).ok());
-                let operation = index.and_then(|index| in_flight.get(index)?.as_ref());
-                if let Some(InFlight { kind, .. }) = operation {
-                    meter.count_end(*kind, &completion);
-                }
-            });
-            // SAFETY: the field is dropped here and nowhere else, and not used afterwards. The
-            // engine is idle, so the memory in it may be freed.
-            unsafe { ManuallyDrop::drop(&mut self.in_flight) };
+        let Self { channel, in_flight, lists: _ } = self;
+        if in_flight.is_empty() || channel.terminate_sync(DROP_TIMEOUT).is_ok() {
+            // The engine is idle, so the memory may be freed. Polled for, for the counters.
+            in_flight.poll(channel, |_, memory| drop(memory));
+            // SAFETY: the field is dropped here and nowhere else, and not used afterwards.
+            unsafe { ManuallyDrop::drop(in_flight) };
         }
         // Otherwise the engine may still write that memory: it is leaked.
     }
@@ -378,9 +420,9 @@ impl<S, D, T> fmt::Debug for Queue<S, D, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
             .field("channel", &self.channel)
-            .field("in_flight", &self.in_flight.len())
-            .field("spurious", &self.spurious)
-            .finish()
+            .field("in_flight", &self.in_flight())
+            .field("spurious", &self.spurious_completions())
+            .finish_non_exhaustive()
     }
 }
 

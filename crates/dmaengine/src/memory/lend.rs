@@ -126,11 +126,7 @@ pub fn lend<R>(buffer: &mut [u8], body: impl FnOnce(Target) -> R) -> R {
             let deadline = Instant::now() + RECLAIM_TIMEOUT;
             while self.0.load(Ordering::Acquire) != 0 {
                 if Instant::now() >= deadline {
-                    eprintln!(
-                        "dmaengine: an engine still owns memory that must be given back and could \
-                         not be stopped; aborting rather than let it write freed memory"
-                    );
-                    std::process::abort();
+                    abort_for_memory();
                 }
                 std::thread::sleep(Duration::from_micros(50));
             }
@@ -146,6 +142,15 @@ pub fn lend<R>(buffer: &mut [u8], body: impl FnOnce(Target) -> R) -> R {
         pieces: NonNull::from(&pieces),
         _bytes: PhantomData,
     })
+}
+
+/// What is left when borrowed memory must be given back and an engine still has it.
+pub(crate) fn abort_for_memory() -> ! {
+    eprintln!(
+        "dmaengine: an engine still owns memory that must be given back and could not be stopped; \
+         aborting rather than let it write freed memory"
+    );
+    std::process::abort();
 }
 
 #[cfg(test)]

@@ -1,114 +1,120 @@
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::{Capabilities, DmaChannel, Kind};
+use crate::{
+    CpuDevice, DmaDevice,
+    puppet::{Memory, Puppet, Strings},
+};
 
-/// What a [`Puppet`] was told, and is to do.
-#[derive(Debug, Default)]
-struct Strings {
-    /// Cookies of the operations to come, last first.
-    cookies: Vec<Cookie>,
-    /// Operations that the engine has got.
-    submitted: usize,
-    /// Reported by the next poll.
-    ended: Vec<Cookie>,
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+type Copies = Queue<Memory, Memory, u32>;
+
+/// A queue with `count` copies of four bytes in flight, numbered.
+fn in_flight(count: u32) -> (Copies, Strings) {
+    let (channel, strings) = Puppet::channel();
+    let mut queue = Queue::new(channel);
+    for number in 0..count {
+        queue.copy(strings.memory(b"from"), strings.memory(b"to.."), number).unwrap();
+    }
+    queue.issue_pending();
+    (queue, strings)
 }
 
-/// A channel that does what the test says, right or wrong, and moves nothing.
-#[derive(Debug)]
-struct Puppet {
-    info: ChannelInfo,
-    strings: Arc<Mutex<Strings>>,
+#[test]
+fn memory_comes_back_when_its_operation_is_reported_and_not_before() {
+    let (mut queue, strings) = in_flight(3);
+    assert_eq!(queue.poll(|_| panic!("nothing has ended")), 0);
+    strings.end(1, Status::Success);
+    strings.end(2, Status::ReadError);
+    let mut ended = Vec::new();
+    queue.poll(|done| ended.push(done));
+    let [first, second] = &ended[..] else { panic!("two have ended") };
+    assert_eq!((first.tag, first.status, first.bytes), (1, Status::Success, 4));
+    assert_eq!((second.tag, second.status, second.bytes), (2, Status::ReadError, 0));
+    assert_eq!((first.target.as_ref(), strings.dropped()), (&b"from"[..], (0, 0)));
+    assert_eq!((queue.in_flight(), strings.in_ring()), (1, 1));
 }
 
-impl Puppet {
-    fn queue<S: DmaSource, D: DmaTarget>(
-        cookies: &[Cookie],
-    ) -> (Queue<S, D, ()>, Arc<Mutex<Strings>>) {
-        let info = ChannelInfo {
-            capabilities: Capabilities::MEMCPY | Capabilities::MEMSET,
-            ordering: crate::Ordering::OutOfOrder,
-            ring_size: 8,
-            ..ChannelInfo::new("puppet", Kind::Software)
-        };
-        let cookies = cookies.iter().rev().copied().collect();
-        let strings = Arc::new(Mutex::new(Strings { cookies, ..Strings::default() }));
-        let puppet = Self { info, strings: Arc::clone(&strings) };
-        (Queue::new(Box::new(puppet) as Box<dyn DmaChannel>), strings)
-    }
-
-    fn next_cookie(&self) -> Result<Cookie, SubmitError> {
-        let mut strings = self.strings.lock().unwrap();
-        let cookie = strings.cookies.pop().ok_or(SubmitError::RingFull)?;
-        strings.submitted += 1;
-        Ok(cookie)
-    }
+#[test]
+fn an_end_that_is_reported_twice_gives_nothing_twice() {
+    let (mut queue, strings) = in_flight(2);
+    let [first, second] = strings.cookies()[..] else { panic!("two are in flight") };
+    strings.end(0, Status::Success);
+    strings.lie(first);
+    assert_eq!(queue.poll(drop), 1);
+    assert_eq!((queue.in_flight(), queue.spurious_completions()), (1, 1));
+    assert_eq!(strings.dropped().0, 2, "source and target of the first");
+    strings.lie(second.next());
+    assert_eq!(queue.poll(drop), 0, "an end of an operation to come");
+    strings.lie(Cookie::new(u64::MAX / 2));
+    assert_eq!(queue.poll(drop), 0);
+    assert_eq!(queue.spurious_completions(), 3);
+    assert_eq!(strings.dropped(), (2, 0));
 }
 
-// SAFETY: there is no engine that could touch anything. The cookies may be wrong: that is tested.
-unsafe impl DmaChannel for Puppet {
-    fn info(&self) -> &ChannelInfo {
-        &self.info
-    }
-
-    fn space(&self) -> usize {
-        self.strings.lock().unwrap().cookies.len()
-    }
-
-    unsafe fn submit(&mut self, _: &Operation<'_>, _: Flags) -> Result<Cookie, SubmitError> {
-        self.next_cookie()
-    }
-
-    fn issue_pending(&mut self) {}
-
-    fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
-        let ended = std::mem::take(&mut self.strings.lock().unwrap().ended);
-        for cookie in ended {
-            report(Completion::success(cookie, 0));
-        }
-    }
-
-    fn arm(&mut self) -> bool {
-        false
-    }
-
-    fn event(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn terminate_sync(&mut self, _timeout: Duration) -> Result<(), Stuck> {
-        Ok(())
-    }
+#[test]
+fn dropping_a_queue_terminates_the_channel_before_the_memory_goes() {
+    let (queue, strings) = in_flight(3);
+    drop(queue);
+    assert_eq!((strings.terminations(), strings.dropped()), (1, (6, 0)));
 }
 
-/// A target that counts how often one was given up.
-#[derive(Debug)]
-struct Counted {
-    bytes: Vec<u8>,
-    dropped: Arc<AtomicUsize>,
+#[test]
+fn memory_of_an_engine_that_cannot_be_stopped_is_leaked() {
+    let (queue, strings) = in_flight(3);
+    strings.set_stuck(true);
+    drop(queue);
+    assert_eq!(strings.dropped(), (0, 0));
+    // The engine comes to life, and writes to memory that is still there.
+    strings.end(0, Status::Success);
+    assert_eq!(strings.in_ring(), 3);
 }
 
-impl AsMut<[u8]> for Counted {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
+#[test]
+fn a_queue_that_is_leaked_leaks_its_memory() {
+    let (queue, strings) = in_flight(2);
+    std::mem::forget(queue);
+    assert_eq!(strings.dropped(), (0, 0));
+    strings.end(1, Status::Success);
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        // Relaxed: one thread.
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-    }
+#[test]
+fn terminating_gives_everything_back_or_nothing() {
+    let (mut queue, strings) = in_flight(2);
+    strings.end(0, Status::Success);
+    strings.set_stuck(true);
+    assert_eq!(queue.terminate_sync(TIMEOUT, drop), Err(Stuck));
+    assert_eq!((queue.in_flight(), strings.dropped()), (2, (0, 0)));
+    strings.set_stuck(false);
+    let mut ended = Vec::new();
+    queue.terminate_sync(TIMEOUT, |done| ended.push(done.status)).unwrap();
+    assert_eq!(ended, [Status::Success, Status::Aborted]);
+    assert_eq!(strings.dropped(), (4, 0));
 }
 
-// SAFETY: the bytes are those of a vector that is not touched while the value exists.
-unsafe impl DmaTarget for Counted {}
+#[test]
+fn a_driver_that_panics_with_an_operation_in_the_ring_leaks_its_memory() {
+    let (mut queue, strings) = in_flight(0);
+    strings.panic_in_submit("driver");
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        queue.copy(strings.memory(b"from"), strings.memory(b"to.."), 0)
+    }));
+    assert!(panic.is_err());
+    assert_eq!((strings.in_ring(), strings.dropped()), (1, (0, 0)));
+}
+
+#[test]
+fn a_panic_in_the_hands_of_the_caller_takes_only_what_it_was_given() {
+    let (mut queue, strings) = in_flight(3);
+    (0..3).for_each(|place| strings.end(place, Status::Success));
+    let panic = catch_unwind(AssertUnwindSafe(|| queue.poll(|_| panic!("caller"))));
+    assert!(panic.is_err());
+    // The other two were reported to nobody; that engine is through with all three.
+    assert_eq!((queue.in_flight(), strings.dropped()), (2, (2, 0)));
+    drop(queue);
+    assert_eq!(strings.dropped(), (6, 0));
+}
 
 #[test]
 fn a_default_source_that_panics_is_not_asked_for_while_the_engine_has_the_target() {
@@ -127,43 +133,131 @@ fn a_default_source_that_panics_is_not_asked_for_while_the_engine_has_the_target
     // SAFETY: no bytes.
     unsafe impl DmaSource for Moody {}
 
-    let (mut queue, strings) = Puppet::queue::<Moody, Vec<u8>>(&[Cookie::FIRST]);
+    let (channel, strings) = Puppet::channel();
+    let mut queue: Queue<Moody, Vec<u8>, ()> = Queue::new(channel);
     assert!(catch_unwind(AssertUnwindSafe(|| queue.fill(7, vec![0; 8], ()))).is_err());
-    assert_eq!(strings.lock().unwrap().submitted, 0, "its target is gone");
+    assert_eq!(strings.in_ring(), 0, "its target is gone");
     assert!(queue.is_idle());
 }
 
 #[test]
-fn cookies_may_start_anywhere() {
-    let seventh = (0..6).fold(Cookie::FIRST, |cookie, _| cookie.next());
-    let cookies = [seventh, seventh.next(), seventh.next().next()];
-    let (mut queue, strings) = Puppet::queue::<Vec<u8>, Vec<u8>>(&cookies);
-    for _ in 0..3 {
-        queue.copy(vec![1], vec![0], ()).unwrap();
+fn cookies_may_start_anywhere_but_have_no_gaps() {
+    for gap in [0, 2, u64::MAX] {
+        let (channel, strings) = Puppet::channel();
+        let mut queue: Copies = Queue::new(channel);
+        let mut copy = |number| {
+            queue.copy(strings.memory(b"from"), strings.memory(b"to.."), number).unwrap();
+        };
+        let seventh = Cookie::new(7);
+        strings.set_next(seventh);
+        copy(0);
+        strings.set_next(Cookie::new(7u64.wrapping_add(gap)));
+        let panic = catch_unwind(AssertUnwindSafe(|| copy(1)));
+        let message = *panic.unwrap_err().downcast::<String>().unwrap();
+        assert!(message.contains("cookies are consecutive"), "{message}");
+        assert_eq!(strings.dropped(), (0, 0));
+
+        strings.end(1, Status::Success);
+        let given_back = queue.poll(drop);
+        if gap == 0 {
+            // It has the first one's name; whose memory that is, nobody can know. The first one's
+            // was given back while the engine has it: such a driver cannot be used.
+            assert_eq!(given_back, 1);
+            continue;
+        }
+        assert_eq!((given_back, queue.in_flight()), (0, 1));
+        drop(queue);
+        assert_eq!(strings.dropped(), (2, 0), "the first ended with its queue");
     }
-    strings.lock().unwrap().ended = vec![Cookie::FIRST, cookies[1], cookies[0]];
-    let mut ended = Vec::new();
-    assert_eq!(queue.poll(|done| ended.push(done.cookie)), 2);
-    assert_eq!(ended, [cookies[1], cookies[0]]);
-    assert_eq!((queue.in_flight(), queue.spurious_completions()), (1, 1));
 }
 
 #[test]
-fn a_driver_that_skips_a_cookie_gets_no_memory_freed() {
-    let third = Cookie::FIRST.next().next();
-    for wrong in [Cookie::FIRST, third] {
-        let (mut queue, strings) = Puppet::queue::<Vec<u8>, Counted>(&[Cookie::FIRST, wrong]);
-        let dropped = Arc::new(AtomicUsize::new(0));
-        let target = || Counted { bytes: vec![0], dropped: Arc::clone(&dropped) };
-        queue.copy(vec![1], target(), ()).unwrap();
-        let panic = catch_unwind(AssertUnwindSafe(|| queue.copy(vec![1], target(), ())));
-        let message = *panic.unwrap_err().downcast::<String>().unwrap();
-        assert!(message.contains("cookies are consecutive"), "{message}");
+fn waits_end_at_their_deadline_whatever_the_way() {
+    let spin = Duration::from_micros(1);
+    for wait in [Wait::Spin, Wait::Yield { spin }, Wait::Block { spin }] {
+        let (channel, strings) = Puppet::with_event();
+        let mut queue: Copies = Queue::new(channel);
+        queue.copy(strings.memory(b"from"), strings.memory(b"to.."), 0).unwrap();
+        queue.copy(strings.memory(b"from"), strings.memory(b"to.."), 1).unwrap();
+        let short = Duration::from_millis(5);
+        assert_eq!(queue.wait_with(wait, short, drop), Err(WaitTimeout { in_flight: 2 }));
+        assert_eq!(strings.doorbells(), 1);
 
-        strings.lock().unwrap().ended = vec![third];
-        assert_eq!(queue.poll(drop), 0, "whose memory that is, nobody knows");
-        drop(queue);
-        // Relaxed: one thread.
-        assert_eq!(dropped.load(Ordering::Relaxed), 1, "the first ended with its queue");
+        let [first, second] = strings.cookies()[..] else { panic!("two are in flight") };
+        strings.end(1, Status::Success);
+        let mut ended = Vec::new();
+        queue.wait_for(second, wait, TIMEOUT, |done| ended.push(done.tag)).unwrap();
+        assert_eq!(ended, [1]);
+        assert_eq!(queue.wait_for(first, wait, short, drop), Err(WaitTimeout { in_flight: 1 }));
+        assert_eq!(queue.wait_for(second, wait, TIMEOUT, drop), Ok(()), "has ended before");
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| strings.end(0, Status::Success));
+            queue.wait_with(wait, TIMEOUT, drop).unwrap();
+        });
     }
+}
+
+#[test]
+fn lists_go_in_and_come_out() {
+    let channel = || CpuDevice::new(1).request_channel(0).unwrap();
+    let mut lists: Queue<Vec<Vec<u8>>, Vec<Vec<u8>>, ()> = Queue::new(channel());
+    let bytes = |len, value| vec![value; len];
+    let refused = lists
+        .copy_sg(vec![bytes(3, 1)], vec![bytes(1, 0), bytes(1, 0)], Flags::empty(), ())
+        .unwrap_err();
+    assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 3, target_len: 2 });
+    assert_eq!((refused.source.len(), refused.target.len()), (1, 2));
+    let empty = lists.copy_sg(vec![], vec![], Flags::empty(), ()).unwrap_err();
+    assert_eq!(empty.error, SubmitError::ZeroLength);
+    lists
+        .copy_sg(vec![bytes(3, 1), bytes(2, 2)], vec![bytes(1, 0), bytes(4, 0)], Flags::FENCE, ())
+        .unwrap();
+    lists.wait(TIMEOUT, |done| assert_eq!(done.target, [vec![1], vec![1, 1, 2, 2]])).unwrap();
+
+    let mut stripes: Queue<Vec<Vec<u8>>, Syndromes<Vec<u8>>, u32> = Queue::new(channel());
+    let sources = || vec![bytes(8, 0x11), bytes(8, 0x22), bytes(8, 0x44)];
+    let both = || Syndromes { p: Some(bytes(8, 0)), q: Some(bytes(8, 0)) };
+    let none = Flags::empty();
+    let refused = stripes.xor(sources(), Syndromes::default(), none, 0).unwrap_err();
+    assert_eq!(refused.error, SubmitError::NoTarget);
+    let short = Syndromes { p: None, q: Some(bytes(7, 0)) };
+    let refused = stripes.pq(sources(), &[1, 2, 4], short, none, 0).unwrap_err();
+    assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 8, target_len: 7 });
+    let uneven = vec![bytes(8, 0), bytes(9, 0)];
+    let refused = stripes.xor_val(uneven, Syndromes::default(), none, 0).unwrap_err();
+    assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 9, target_len: 8 });
+    let refused = stripes.pq(sources(), &[1, 2], both(), none, 0).unwrap_err();
+    assert_eq!(refused.error, SubmitError::CoefficientCount { sources: 3, coefficients: 2 });
+
+    stripes.xor(sources(), both(), none, 0).unwrap();
+    stripes.pq(sources(), &[1, 2, 4], both(), none, 1).unwrap();
+    let mut ended = Vec::new();
+    stripes.wait(TIMEOUT, |done| ended.push((done.tag, done.status, done.target))).unwrap();
+    let p = Some(bytes(8, 0x77));
+    assert_eq!(ended[0], (0, Status::Success, Syndromes { p: p.clone(), q: Some(bytes(8, 0)) }));
+    let (1, Status::Success, syndromes) = ended.pop().unwrap() else { panic!("pq") };
+    assert_eq!(syndromes.p, p);
+
+    let mut wrong = syndromes.clone();
+    wrong.q.as_mut().unwrap()[7] ^= 1;
+    stripes.pq_val(sources(), &[1, 2, 4], syndromes.clone(), none, 2).unwrap();
+    stripes.pq_val(sources(), &[1, 2, 4], wrong, none, 3).unwrap();
+    stripes.xor_val(sources(), syndromes, none, 4).unwrap();
+    stripes.xor_val(sources(), Syndromes::default(), none, 5).unwrap();
+    let mut ended = Vec::new();
+    stripes.wait(TIMEOUT, |done| ended.push((done.tag, done.status))).unwrap();
+    let expected = [Status::Success, Status::MismatchQ, Status::Success, Status::MismatchP];
+    assert_eq!(ended, [2, 3, 4, 5].into_iter().zip(expected).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_list_that_is_dropped_with_its_queue_waits_for_the_engine() {
+    let (channel, strings) = Puppet::channel();
+    let mut queue = Queue::new(channel);
+    let memory = || strings.memory(b"four");
+    queue.copy_sg(vec![memory(), memory()], vec![memory(), memory()], Flags::empty(), ()).unwrap();
+    strings.set_stuck(true);
+    drop(queue);
+    assert_eq!(strings.dropped(), (0, 0));
 }
