@@ -90,7 +90,7 @@ pub struct Queue<S, D, T> {
     spurious: u64,
 }
 
-impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
+impl<S, D, T> Queue<S, D, T> {
     /// A queue over `channel`, from a [`Registry`](crate::Registry) or a bare
     /// [`DmaChannel`](crate::DmaChannel). Operations that were submitted to it before are none of
     /// the queue's: their completions are [spurious](Self::spurious_completions).
@@ -149,6 +149,43 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
         self.channel.raw.space()
     }
 
+    /// Submits any operation on any memory, and keeps `source`, `target` and `tag` until it is
+    /// reported. The queue does not look at them: what they own is the caller's choice.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] gives everything back and says why; nothing was submitted.
+    ///
+    /// # Panics
+    ///
+    /// As for [`copy`](Self::copy).
+    ///
+    /// # Safety
+    ///
+    /// As for [`DmaChannel::submit`](crate::DmaChannel::submit), for as long as `source` and
+    /// `target` exist, however they are moved. They exist until they are given back.
+    pub unsafe fn submit(
+        &mut self,
+        operation: &Operation<'_>,
+        flags: Flags,
+        source: S,
+        target: D,
+        tag: T,
+    ) -> Result<Cookie, Refused<S, D, T>> {
+        self.in_flight.reserve(1);
+        // SAFETY: by the caller's promise. Source and target are kept in `in_flight` until the
+        // channel reports the operation; if the queue goes first, `drop` proves the channel idle or
+        // leaks them.
+        match unsafe { self.channel.raw.submit(operation, flags) } {
+            Ok(cookie) => {
+                let (kind, len) = (operation.kind(), operation.len());
+                self.keep(cookie, InFlight { kind, len, source, target, tag });
+                Ok(cookie)
+            }
+            Err(error) => Err(Refused { error, source, target, tag }),
+        }
+    }
+
     /// Submits a copy of all of `source` to all of `target`; `tag` comes back with the result.
     /// Call [`issue_pending`](Self::issue_pending) after the last of a batch.
     ///
@@ -160,7 +197,11 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     ///
     /// If the driver breaks its promise that cookies are consecutive. The operation's memory is
     /// leaked: nobody could tell when the engine is through with it.
-    pub fn copy(&mut self, source: S, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>> {
+    pub fn copy(&mut self, source: S, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>>
+    where
+        S: DmaSource,
+        D: DmaTarget,
+    {
         self.in_flight.reserve(1);
         let from = source.as_ref();
         let to = target.as_mut();
@@ -201,7 +242,8 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<S, D, T> {
     /// As for [`copy`](Self::copy).
     pub fn fill(&mut self, pattern: u64, mut target: D, tag: T) -> Result<Cookie, Refused<S, D, T>>
     where
-        S: Default,
+        S: DmaSource + Default,
+        D: DmaTarget,
     {
         // The caller's code, which may panic: not while the engine has a target that nobody keeps.
         let source = S::default();
