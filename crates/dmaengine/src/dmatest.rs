@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
             .collect::<Result<_, _>>()?;
         let has_check = params.can_check(channel.info());
         let alignment = params.alignment(channel.info());
-        let summary = Summary::new(channel.name().to_owned(), params.operation);
+        let summary = Summary::of_channel(channel.name(), params.operation);
         Ok(Self {
             params,
             queue: Queue::new(channel),
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
         if !in_time {
             // Whatever they end with now, they are late.
             let terminated = self.queue.terminate_sync(self.params.timeout, |done| {
-                ended[done.tag].buffers = Some(done.target)
+                ended[done.tag].buffers = Some(done.target);
             });
             self.summary.stuck = terminated.is_err();
         }

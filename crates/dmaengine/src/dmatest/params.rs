@@ -140,8 +140,11 @@ impl Params {
     }
 
     /// What places and lengths are multiples of on such a channel, in bytes.
-    pub(super) fn alignment(&self, info: &ChannelInfo) -> usize {
-        self.alignment.map_or(info.alignment.get(), |power| 1 << power)
+    pub(super) const fn alignment(&self, info: &ChannelInfo) -> usize {
+        match self.alignment {
+            Some(power) => 1 << power,
+            None => info.alignment.get(),
+        }
     }
 
     /// Whether the channel itself can check what it has computed.

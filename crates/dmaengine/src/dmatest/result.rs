@@ -87,9 +87,11 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(super) const fn new(channel: String, operation: Operation) -> Self {
+    /// Of a channel of which nothing has been tested yet.
+    #[must_use]
+    pub fn of_channel(channel: &str, operation: Operation) -> Self {
         Self {
-            channel,
+            channel: channel.to_owned(),
             operation,
             tests: 0,
             failures: 0,

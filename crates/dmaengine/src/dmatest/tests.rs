@@ -251,7 +251,7 @@ fn errors_are_told_apart() {
 
 #[test]
 fn lines_read_as_linux_prints_them() {
-    let mut summary = Summary::new("dma0chan1".to_owned(), Operation::Memcpy);
+    let mut summary = Summary::of_channel("dma0chan1", Operation::Memcpy);
     let test = Test { number: 3, source_offset: 16, target_offset: 32, len: 255, pattern: 0 };
     let mismatch =
         Mismatch { count: 2, buffer: Buffer::Target, offset: 33, expected: 0xde, actual: 0x3e };
