@@ -141,6 +141,7 @@ pub unsafe trait DmaChannel: Send + Debug {
     /// * all that it reads (sources; P and Q of a check) stays valid for reads and nobody writes it;
     /// * all that it writes (targets; P and Q) stays valid for writes, and nobody else reads or
     ///   writes it or holds a reference to it;
+    /// * but another operation of this channel may, if [`Flags::FENCE`] orders the two;
     /// * what it writes overlaps nothing else of it.
     unsafe fn submit(
         &mut self,

@@ -1,107 +1,71 @@
-//! Copies and fills of random length and place, every byte checked: Linux's `dmatest`.
+//! Operations of random length and place, every byte checked: Linux's `dmatest`.
 //!
-//! Each test fills a source and a target buffer with patterns that tell every byte's place and
-//! fate, has a random part of one copied to a random place in the other, and checks all of both:
-//! that the source is unchanged, that what was to be copied arrived, in order, and that no byte
-//! before or after it was touched.
+//! Each test fills its buffers with patterns that tell every byte's place and fate, has an operation
+//! done on a random part of them, and checks all of all of them: that the sources are unchanged,
+//! that what was to be written was, in order, and that no byte before or after it was touched.
+//!
+//! | [`Operation`] | what is done |
+//! | --- | --- |
+//! | `Memcpy` | a copy |
+//! | `Memset` | a fill with 8 random bytes |
+//! | `Xor` | the exclusive or of [`xor_sources`](Params::xor_sources) sources; if the channel has `xor_val`, it then checks that parity itself, as it is and with a byte of it changed |
+//! | `Pq` | P and Q of [`pq_sources`](Params::pq_sources) sources; with `pq_val` likewise, with a byte of P, of Q or of both changed |
+//!
+//! The parameters' names and defaults are Linux's. Three mean something else here:
+//!
+//! * `threads_per_chan`: a channel belongs to one thread, so what Linux has threads for are
+//!   operations in flight together, each with buffers of its own;
+//! * `timeout`: there is always one;
+//! * `iterations`: 0, for ever, is for [`run_while`].
 //!
 //! ```
 //! use dmaengine::{Arena, DmaDevice, ThreadsDevice, dmatest};
 //!
 //! let channel = ThreadsDevice::new(1).request_channel(0)?;
 //! let params = dmatest::Params { iterations: 100, ..dmatest::Params::default() };
-//! let summary = dmatest::run(channel, &Arena::new(1 << 20)?, &params, |_| ())?;
+//! let summary = dmatest::run(channel, &Arena::new(params.arena_len())?, &params, |_| ())?;
 //! assert_eq!((summary.tests, summary.failures), (100, 0));
 //! println!("{summary}");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod buffers;
+mod params;
 mod pattern;
 mod result;
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
+use self::buffers::{Buffers, Lists, Step, Test};
 pub use self::{
+    params::{Operation, Params, RunError},
     pattern::{Buffer, Mismatch},
-    result::{Cause, Failure, Summary},
+    result::{Cause, Summary, TestResult},
 };
-use crate::{
-    Arena, ArenaFull, Channel, DmaBuf, DmaSlice, Done, Queue, Refused, Status, SubmitError,
-};
+use crate::{Arena, Channel, Done, Flags, Queue, Refused, Status, SubmitError, random::SplitMix64};
 
 /// How many failures a [`Summary`] describes; more are only counted (Linux prints as many).
 const MAX_FAILURES: usize = 32;
 
-/// What is tested.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Operation {
-    /// Copies.
-    #[default]
-    Memcpy,
-    /// Fills with a random pattern of 8 bytes.
-    Memset,
-}
-
-/// How it is tested. The names and defaults are Linux's, where it has them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Params {
-    /// What is tested.
-    pub operation: Operation,
-    /// Tests per thread.
-    pub iterations: u64,
-    /// Operations in flight at a time, each with buffers of its own.
-    pub threads_per_chan: usize,
-    /// The length of the buffers, in bytes. Operations are of 1 up to this many.
-    pub test_buf_size: usize,
-    /// Completions are polled for, and not waited for with the channel's event.
-    pub polled: bool,
-    /// Where the random numbers begin: the same seed makes the same tests.
-    pub seed: u64,
-    /// How long an operation may take.
-    pub timeout: Duration,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self {
-            operation: Operation::Memcpy,
-            iterations: 1000,
-            threads_per_chan: 1,
-            test_buf_size: 16384,
-            polled: false,
-            seed: 1,
-            timeout: Duration::from_secs(3),
-        }
-    }
-}
-
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct Progress<'a> {
     /// Tests that have ended.
     pub tests: u64,
-    /// Tests in all.
-    pub total: u64,
+    /// Tests in all; `None` if there is no end.
+    pub total: Option<u64>,
     /// Tests that failed.
     pub failures: u64,
-}
-
-/// Why nothing was tested.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RunError {
-    /// A parameter is zero that must not be.
-    #[error("threads per channel and buffer size must be at least 1")]
-    Zero,
-    /// A buffer of this size does not fit the channel's ring.
-    #[error(transparent)]
-    TooLong(#[from] SubmitError),
-    /// The arena has no room for the buffers.
-    #[error(transparent)]
-    ArenaFull(#[from] ArenaFull),
+    /// The tests that have ended since the last call.
+    pub results: &'a [TestResult],
 }
 
 /// Runs the tests on `channel`, with buffers out of `arena`, which is mapped for the channel's
-/// device. `progress` is called after each round of operations.
+/// device and has [`Params::arena_len`] bytes free. `progress` is called after each round of
+/// operations.
 ///
 /// A run ends early, with [`Summary::stuck`] set, if the channel can neither finish nor stop.
 ///
@@ -112,154 +76,205 @@ pub fn run(
     channel: impl Into<Channel>,
     arena: &Arena,
     params: &Params,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress<'_>),
+) -> Result<Summary, RunError> {
+    if params.iterations == 0 {
+        return Err(RunError::Endless);
+    }
+    run_while(channel, arena, params, |now| {
+        progress(now);
+        ControlFlow::Continue(())
+    })
+}
+
+/// As [`run`], until `progress` breaks it off; with `iterations` 0 nothing else ends it.
+///
+/// # Errors
+///
+/// As for [`run`].
+pub fn run_while(
+    channel: impl Into<Channel>,
+    arena: &Arena,
+    params: &Params,
+    mut progress: impl FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Summary, RunError> {
     let mut run = Run::new(channel.into(), arena, params)?;
-    let total = params.iterations.saturating_mul(params.threads_per_chan as u64);
-    while run.started < total && !run.summary.stuck {
-        run.round(total);
+    let total = (params.iterations > 0)
+        .then(|| params.iterations.saturating_mul(params.threads_per_chan as u64));
+    while total.is_none_or(|total| run.started < total) && !run.summary.stuck {
+        let results = run.round(total);
         let Summary { tests, failures, .. } = run.summary;
-        progress(Progress { tests, total, failures });
+        if progress(Progress { tests, total, failures, results: &results }).is_break() {
+            break;
+        }
     }
     Ok(run.summary)
 }
 
-/// One operation to be tested.
-#[derive(Clone, Copy, Debug)]
-struct Test {
-    /// From 1 on.
-    number: u64,
-    source_offset: usize,
-    target_offset: usize,
-    len: usize,
-    /// Of a fill.
-    pattern: u64,
-}
-
-/// The memory of one operation at a time: what Linux has a thread for.
-#[derive(Debug)]
-struct Buffers {
-    source: DmaBuf,
-    target: DmaBuf,
-}
-
-/// An operation that has ended: what it was, how it ended, and its buffers.
-type Ended = Done<DmaSlice, DmaSlice, (Test, DmaBuf)>;
-
 struct Run<'a> {
     params: &'a Params,
-    /// A fill's source buffer, which is not to change, travels with its tag.
-    queue: Queue<DmaSlice, DmaSlice, (Test, DmaBuf)>,
+    /// The tag tells the operation's place in its batch.
+    queue: Queue<(), Buffers, usize>,
     /// Not in flight.
     idle: Vec<Buffers>,
+    lists: Lists,
+    /// The channel can check what it has computed.
+    has_check: bool,
+    /// All places and lengths are multiples of it.
+    alignment: usize,
     started: u64,
-    random: u64,
+    random: SplitMix64,
     /// Spent between submission and the last completion, without filling and checking.
     busy: Duration,
+    /// Operations that have ended well, and their bytes.
+    operations: u64,
     bytes: u64,
     summary: Summary,
 }
 
+/// An operation that is over, with its buffers unless the channel still has them.
+struct Ended {
+    test: Test,
+    outcome: Result<Status, Cause>,
+    buffers: Option<Buffers>,
+}
+
 impl<'a> Run<'a> {
     fn new(channel: Channel, arena: &Arena, params: &'a Params) -> Result<Self, RunError> {
-        let len = params.test_buf_size;
-        if len == 0 || params.threads_per_chan == 0 {
-            return Err(RunError::Zero);
-        }
-        let info = channel.info();
-        if info.descriptors(len) > info.ring_size {
-            let max = info.xfercap.get().saturating_mul(info.ring_size);
-            return Err(RunError::TooLong(SubmitError::TooLong { len, max }));
-        }
+        params.check(channel.info())?;
         let idle = (0..params.threads_per_chan)
-            .map(|_| Ok(Buffers { source: arena.alloc(len)?, target: arena.alloc(len)? }))
-            .collect::<Result<_, ArenaFull>>()?;
-        let summary = Summary::new(channel.name().to_owned(), params.operation);
+            .map(|_| Buffers::new(arena, params))
+            .collect::<Result<_, _>>()?;
+        let has_check = params.can_check(channel.info());
+        let alignment = params.alignment(channel.info());
+        let summary = Summary::of_channel(channel.name(), params.operation);
         Ok(Self {
             params,
             queue: Queue::new(channel),
             idle,
+            lists: Lists::new(params.buffers().0),
+            has_check,
+            alignment,
             started: 0,
-            random: params.seed,
+            random: SplitMix64::new(params.seed),
             busy: Duration::ZERO,
+            operations: 0,
             bytes: 0,
             summary,
         })
     }
 
     /// Tests once with each of the buffers: fills, operates, checks.
-    fn round(&mut self, total: u64) {
-        let count = (total - self.started).min(self.idle.len() as u64) as usize;
-        let mut prepared: Vec<(Test, Buffers)> = Vec::with_capacity(count);
-        for mut buffers in self.idle.drain(..count).collect::<Vec<_>>() {
+    fn round(&mut self, total: Option<u64>) -> Vec<TestResult> {
+        let left = total.map_or(u64::MAX, |total| total - self.started);
+        let count = left.min(self.idle.len() as u64) as usize;
+        let mut prepared: Vec<_> = self.idle.drain(..count).collect();
+        let mut batch = Vec::with_capacity(count);
+        for mut buffers in prepared.drain(..) {
             let test = self.next_test();
-            pattern::fill_source(&mut buffers.source, test.source_range());
-            pattern::fill_target(&mut buffers.target, test.target_range());
-            prepared.push((test, buffers));
+            if !self.params.noverify {
+                buffers.fill(&test);
+            }
+            batch.push((test, buffers));
         }
-        let mut ended = Vec::with_capacity(count);
+        let mut results = Vec::with_capacity(count);
+        let mut steps = vec![Step::Compute];
+        if self.has_check && !self.params.noverify {
+            steps.extend([Step::Check, Step::CheckDamaged(self.random.next())]);
+        }
+        for (index, &step) in steps.iter().enumerate() {
+            let last = index + 1 == steps.len();
+            for Ended { test, outcome, buffers } in self.batch(std::mem::take(&mut batch), step) {
+                let judged = outcome.and_then(|status| {
+                    buffers
+                        .as_ref()
+                        .map_or(Ok(()), |buffers| self.judge(&test, buffers, step, status))
+                });
+                if judged.is_ok() {
+                    self.operations += 1;
+                    self.bytes += test.len as u64;
+                }
+                match (judged, buffers) {
+                    (Ok(()), Some(mut buffers)) if !last => {
+                        if let Step::CheckDamaged(seed) = steps[index + 1] {
+                            buffers.damage(&test, seed);
+                        }
+                        batch.push((test, buffers));
+                    }
+                    (judged, buffers) => {
+                        self.idle.extend(buffers);
+                        results.push(self.summary.count(&test, judged));
+                    }
+                }
+            }
+        }
+        results.sort_by_key(|result| result.test);
+        self.summary.rate(self.busy, self.operations, self.bytes);
+        results
+    }
 
+    /// Has one step of each test done, all together, and measures it.
+    fn batch(&mut self, batch: Vec<(Test, Buffers)>, step: Step) -> Vec<Ended> {
+        let mut ended: Vec<Ended> = batch
+            .iter()
+            .map(|(test, _)| Ended { test: *test, outcome: Err(Cause::TimedOut), buffers: None })
+            .collect();
         let start = Instant::now();
-        for (test, buffers) in prepared {
-            if let Err((cause, buffers)) = self.submit(test, buffers, &mut ended) {
-                self.summary.fail(test, cause);
-                self.idle.push(buffers);
+        for (index, (test, buffers)) in batch.into_iter().enumerate() {
+            if let Err((cause, buffers)) = self.submit(index, &test, buffers, step, &mut ended) {
+                (ended[index].outcome, ended[index].buffers) = (Err(cause), Some(buffers));
             }
         }
         let in_time = self.wait(&mut ended);
         self.busy += start.elapsed();
-
-        let timely = ended.len();
         if !in_time {
-            self.terminate(&mut ended);
+            // Whatever they end with now, they are late.
+            let terminated = self.queue.terminate_sync(self.params.timeout, |done| {
+                ended[done.tag].buffers = Some(done.target);
+            });
+            self.summary.stuck = terminated.is_err();
         }
-        for (index, done) in ended.into_iter().enumerate() {
-            self.check(done, index < timely);
-        }
-        self.summary.rate(self.busy, self.bytes);
+        ended
     }
 
     fn submit(
         &mut self,
-        test: Test,
-        buffers: Buffers,
-        ended: &mut Vec<Ended>,
+        index: usize,
+        test: &Test,
+        mut buffers: Buffers,
+        step: Step,
+        ended: &mut [Ended],
     ) -> Result<(), (Cause, Buffers)> {
-        let Buffers { mut source, mut target } = buffers;
         loop {
-            let to = target.slice(test.target_range());
-            let submitted = match self.params.operation {
-                Operation::Memcpy => {
-                    let from = source.slice(test.source_range());
-                    self.queue.copy(from, to, (test, DmaBuf::default()))
-                }
-                Operation::Memset => self.queue.fill(test.pattern, to, (test, source)),
-            };
-            let Err(Refused { error, source: from, target: to, tag: (_, kept) }) = submitted else {
-                return Ok(());
-            };
-            target = to.into_inner();
-            source = match self.params.operation {
-                Operation::Memcpy => from.into_inner(),
-                Operation::Memset => kept,
-            };
+            let operation = buffers.operation(test, step, &mut self.lists);
+            // SAFETY: the operation's memory are different buffers (of those, a check reads all),
+            // which go in with it, stay where they are when they are moved, and are not looked at
+            // until they come back out.
+            let submitted =
+                unsafe { self.queue.submit(&operation, Flags::empty(), (), buffers, index) };
+            let Err(Refused { error, target, .. }) = submitted else { return Ok(()) };
+            buffers = target;
             // More threads than the ring has room for: some take turns.
             if error != SubmitError::RingFull || self.queue.is_idle() || !self.wait(ended) {
-                return Err((Cause::Submit(error), Buffers { source, target }));
+                return Err((Cause::Submit(error), buffers));
             }
         }
     }
 
     /// Waits until nothing is in flight; `false` if that takes too long.
-    fn wait(&mut self, ended: &mut Vec<Ended>) -> bool {
+    fn wait(&mut self, ended: &mut [Ended]) -> bool {
         let timeout = self.params.timeout;
+        let mut end = |done: Done<(), Buffers, usize>| {
+            let place = &mut ended[done.tag];
+            (place.outcome, place.buffers) = (Ok(done.status), Some(done.target));
+        };
         if !self.params.polled {
-            return self.queue.wait(timeout, |done| ended.push(done)).is_ok();
+            return self.queue.wait(timeout, end).is_ok();
         }
         self.queue.issue_pending();
         let start = Instant::now();
         loop {
-            self.queue.poll(|done| ended.push(done));
+            self.queue.poll(&mut end);
             if self.queue.is_idle() {
                 return true;
             }
@@ -270,82 +285,43 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Gets back what is in flight after a timeout.
-    fn terminate(&mut self, ended: &mut Vec<Ended>) {
-        if self.queue.terminate_sync(self.params.timeout, |done| ended.push(done)).is_err() {
-            self.summary.stuck = true;
-            let lost = self.queue.in_flight() as u64;
-            self.summary.tests += lost;
-            self.summary.failures += lost;
+    /// Whether an operation did what it was for, which ended with `status`.
+    fn judge(
+        &self,
+        test: &Test,
+        buffers: &Buffers,
+        step: Step,
+        status: Status,
+    ) -> Result<(), Cause> {
+        let expected = buffers.expected_status(step);
+        if status != expected {
+            return Err(if status == Status::Success {
+                Cause::Missed(expected)
+            } else {
+                Cause::Completion(status)
+            });
         }
-    }
-
-    /// Checks the buffers of an operation that has ended, `timely` or because it was terminated.
-    fn check(&mut self, done: Ended, timely: bool) {
-        let Done { status, source, target, tag: (test, kept), .. } = done;
-        let source = match self.params.operation {
-            Operation::Memcpy => source.into_inner(),
-            Operation::Memset => kept,
-        };
-        let buffers = Buffers { source, target: target.into_inner() };
-        let outcome = match status {
-            _ if !timely => Err(Cause::TimedOut),
-            Status::Success => self.verify(&test, &buffers),
-            status => Err(Cause::Completion(status)),
-        };
-        match outcome {
-            Ok(()) => {
-                self.summary.tests += 1;
-                self.bytes += test.len as u64;
-            }
-            Err(cause) => self.summary.fail(test, cause),
+        if self.params.noverify {
+            return Ok(());
         }
-        self.idle.push(buffers);
-    }
-
-    fn verify(&self, test: &Test, buffers: &Buffers) -> Result<(), Cause> {
-        let (from, to) = (test.source_range(), test.target_range());
-        let source = pattern::check_source(&buffers.source, from);
-        let target = match self.params.operation {
-            Operation::Memcpy => pattern::check_copied(&buffers.target, to, test.source_offset),
-            Operation::Memset => pattern::check_filled(&buffers.target, to, test.pattern),
-        };
-        match source.or(target) {
-            None => Ok(()),
-            Some(first) => Err(Cause::Data(first)),
-        }
+        buffers.verify(test, step).map_or(Ok(()), |mismatch| Err(Cause::Data(mismatch)))
     }
 
     fn next_test(&mut self) -> Test {
-        let size = self.params.test_buf_size;
-        let len = 1 + self.random_below(size);
-        let (source_offset, target_offset) =
-            (self.random_below(size - len + 1), self.random_below(size - len + 1));
+        let Params { test_buf_size: size, transfer_size, norandom, .. } = *self.params;
+        let mut random = |bound| if norandom { 0 } else { self.random.below(bound) };
+        let len = match transfer_size {
+            0 if norandom => size,
+            0 => 1 + random(size),
+            len => len,
+        };
+        let down = |offset: usize| offset / self.alignment * self.alignment;
+        let len = down(len).max(self.alignment);
+        let source_offset = down(random(size - len + 1));
+        let target_offset = down(random(size - len + 1));
         self.started += 1;
-        Test { number: self.started, source_offset, target_offset, len, pattern: self.random() }
-    }
-
-    /// `SplitMix64` (Steele, Lea, Flood 2014): good enough, and the same everywhere.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn random_below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.random()) * limit as u128) >> 64) as usize
-    }
-}
-
-impl Test {
-    const fn source_range(&self) -> std::ops::Range<usize> {
-        self.source_offset..self.source_offset + self.len
-    }
-
-    const fn target_range(&self) -> std::ops::Range<usize> {
-        self.target_offset..self.target_offset + self.len
+        let pattern = self.random.next();
+        Test { number: self.started, source_offset, target_offset, len, pattern }
     }
 }
 

@@ -61,6 +61,7 @@ mod operation;
 #[cfg(test)]
 mod puppet;
 mod queue;
+mod random;
 mod registry;
 mod scope;
 mod segments;

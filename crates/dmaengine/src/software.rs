@@ -5,7 +5,7 @@ use crate::Capabilities;
 
 mod descriptor;
 mod execute;
-mod gf256;
+pub(crate) mod gf256;
 
 pub(crate) use descriptor::{Descriptor, MAX_SEGMENTS, MAX_SOURCES};
 pub(crate) use execute::execute;

@@ -6,6 +6,9 @@
 //! | 0x40 | the byte is to be copied | clear |
 //! | 0x20 | clear | the byte is to be overwritten |
 //! | 0x1f | the inverted offset | the inverted offset |
+//!
+//! The offset in the source of number `n` is counted from `11 n` on, so that the sources of one
+//! operation differ.
 
 use std::{fmt, ops::Range};
 
@@ -62,56 +65,54 @@ const fn count(offset: usize) -> u8 {
     !(offset as u8) & COUNT_MASK
 }
 
-fn fill(buffer: &mut [u8], range: Range<usize>, outside: u8, inside: u8) {
+/// Where the count of a source begins.
+const fn shift(number: usize) -> usize {
+    11 * number
+}
+
+/// A byte that is to be copied, in the source of this number.
+pub(super) const fn copied_byte(offset: usize, number: usize) -> u8 {
+    SOURCE | COPY | count(offset + shift(number))
+}
+
+fn fill(buffer: &mut [u8], range: Range<usize>, outside: u8, inside: u8, shift: usize) {
     for (offset, byte) in buffer.iter_mut().enumerate() {
-        *byte = outside | count(offset);
+        *byte = outside | count(offset + shift);
     }
     for byte in &mut buffer[range] {
         *byte |= inside;
     }
 }
 
-pub(super) fn fill_source(buffer: &mut [u8], copied: Range<usize>) {
-    fill(buffer, copied, SOURCE, COPY);
+pub(super) fn fill_source(buffer: &mut [u8], copied: Range<usize>, number: usize) {
+    fill(buffer, copied, SOURCE, COPY, shift(number));
 }
 
 pub(super) fn fill_target(buffer: &mut [u8], overwritten: Range<usize>) {
-    fill(buffer, overwritten, 0, OVERWRITE);
+    fill(buffer, overwritten, 0, OVERWRITE, 0);
 }
 
 /// The source must be as it was filled.
-pub(super) fn check_source(buffer: &[u8], copied: Range<usize>) -> Option<Mismatch> {
-    let check = |range, bits| compare(Buffer::Source, buffer, range, |offset| bits | count(offset));
+pub(super) fn check_source(buffer: &[u8], copied: Range<usize>, number: usize) -> Option<Mismatch> {
+    let check = |range, bits| {
+        compare(Buffer::Source, buffer, range, |offset| bits | count(offset + shift(number)))
+    };
     check(0..copied.start, SOURCE)
         .or_else(|| check(copied.clone(), SOURCE | COPY))
         .or_else(|| check(copied.end..buffer.len(), SOURCE))
 }
 
-/// The target must hold the source's bytes from `source_offset` on in `range`, and be untouched
+/// The target must hold what was to be `written` at each index of `range`, and be untouched
 /// elsewhere.
-pub(super) fn check_copied(
-    buffer: &[u8],
-    range: Range<usize>,
-    source_offset: usize,
-) -> Option<Mismatch> {
-    let start = range.start;
-    check_target(buffer, range, |offset| SOURCE | COPY | count(offset - start + source_offset))
-}
-
-/// The target must hold the repeated `pattern` in `range`, and be untouched elsewhere.
-pub(super) fn check_filled(buffer: &[u8], range: Range<usize>, pattern: u64) -> Option<Mismatch> {
-    let (start, pattern) = (range.start, pattern.to_le_bytes());
-    check_target(buffer, range, |offset| pattern[(offset - start) % pattern.len()])
-}
-
-fn check_target(
+pub(super) fn check_target(
     buffer: &[u8],
     range: Range<usize>,
     written: impl Fn(usize) -> u8,
 ) -> Option<Mismatch> {
     let untouched = |range| compare(Buffer::Target, buffer, range, count);
-    untouched(0..range.start)
-        .or_else(|| compare(Buffer::Target, buffer, range.clone(), written))
+    let start = range.start;
+    untouched(0..start)
+        .or_else(|| compare(Buffer::Target, buffer, range.clone(), |at| written(at - start)))
         .or_else(|| untouched(range.end..buffer.len()))
 }
 

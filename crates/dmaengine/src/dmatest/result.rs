@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{MAX_FAILURES, Mismatch, Operation, Test};
+use super::{MAX_FAILURES, Mismatch, Operation, buffers::Test};
 use crate::{Status, SubmitError};
 
 /// Why a test failed. The words are Linux's.
@@ -14,6 +14,8 @@ pub enum Cause {
     Completion(Status),
     /// It ended with success, and the bytes are wrong.
     Data(Mismatch),
+    /// The channel checked what had been damaged, and found nothing; it should have found this.
+    Missed(Status),
 }
 
 impl Cause {
@@ -23,17 +25,18 @@ impl Cause {
             Self::TimedOut => "test timed out",
             Self::Completion(_) => "completion error status",
             Self::Data(_) => "data error",
+            Self::Missed(_) => "damage not found",
         }
     }
 }
 
-/// A test that failed.
+/// How a test went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct TestResult {
     /// Which, from 1 on.
     pub test: u64,
-    /// Why.
-    pub cause: Cause,
+    /// Why it failed; `None` if it passed.
+    pub failure: Option<Cause>,
     /// Where in the source buffer the operation began, in bytes.
     pub src_off: usize,
     /// Where in the target buffer the operation began, in bytes.
@@ -42,19 +45,20 @@ pub struct Failure {
     pub len: usize,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TestResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { test, cause, src_off, dst_off, len } = self;
+        let Self { test, failure, src_off, dst_off, len } = self;
+        let message = failure.as_ref().map_or("test passed", Cause::message);
         write!(
             f,
-            "#{test}: '{}' with src_off={src_off:#x} dst_off={dst_off:#x} len={len:#x}",
-            cause.message()
+            "#{test}: '{message}' with src_off={src_off:#x} dst_off={dst_off:#x} len={len:#x}"
         )?;
-        match cause {
-            Cause::Submit(error) => write!(f, " ({error})"),
-            Cause::TimedOut => Ok(()),
-            Cause::Completion(status) => write!(f, " ({status})"),
-            Cause::Data(mismatch) => write!(f, " ({mismatch})"),
+        match failure {
+            None | Some(Cause::TimedOut) => Ok(()),
+            Some(Cause::Submit(error)) => write!(f, " ({error})"),
+            Some(Cause::Completion(status)) => write!(f, " ({status})"),
+            Some(Cause::Data(mismatch)) => write!(f, " ({mismatch})"),
+            Some(Cause::Missed(expected)) => write!(f, " (expected: {expected})"),
         }
     }
 }
@@ -70,20 +74,24 @@ pub struct Summary {
     pub tests: u64,
     /// How many of them failed.
     pub failures: u64,
-    /// Operations per second. The time of filling and checking the buffers is not counted.
+    /// Operations that were right, per second; a test of parity that the channel checks itself has
+    /// three. The time of filling and checking the buffers is not counted.
     pub iops: u64,
-    /// Kibibytes per second, of the tests that passed; time as for `iops`.
+    /// Kibibytes per second, of the same operations and in the same time. Of an operation with
+    /// several sources, the length of one.
     pub kbps: u64,
-    /// The first failures, 32 at most.
-    pub failed: Vec<Failure>,
+    /// The first tests that failed, 32 at most.
+    pub failed: Vec<TestResult>,
     /// The channel could neither finish nor stop; the run ended there.
     pub stuck: bool,
 }
 
 impl Summary {
-    pub(super) const fn new(channel: String, operation: Operation) -> Self {
+    /// Of a channel of which nothing has been tested yet.
+    #[must_use]
+    pub fn of_channel(channel: &str, operation: Operation) -> Self {
         Self {
-            channel,
+            channel: channel.to_owned(),
             operation,
             tests: 0,
             failures: 0,
@@ -100,31 +108,38 @@ impl Summary {
         let operation = match self.operation {
             Operation::Memcpy => "copy",
             Operation::Memset => "set",
+            Operation::Xor => "xor",
+            Operation::Pq => "pq",
         };
         format!("{}-{operation}0", self.channel)
     }
 
-    /// The line for one failure, as Linux logs it.
+    /// The line for one test, as Linux logs it.
     #[must_use]
-    pub fn describe(&self, failure: &Failure) -> String {
-        format!("dmatest: {}: result {failure}", self.thread_name())
+    pub fn describe(&self, result: &TestResult) -> String {
+        format!("dmatest: {}: result {result}", self.thread_name())
     }
 
-    pub(super) fn fail(&mut self, test: Test, cause: Cause) {
-        let Test { number, source_offset: src_off, target_offset: dst_off, len, .. } = test;
+    /// Counts a test that is over.
+    pub(super) fn count(&mut self, test: &Test, outcome: Result<(), Cause>) -> TestResult {
+        let Test { number, source_offset: src_off, target_offset: dst_off, len, .. } = *test;
+        let result = TestResult { test: number, failure: outcome.err(), src_off, dst_off, len };
         self.tests += 1;
-        self.failures += 1;
-        if self.failed.len() < MAX_FAILURES {
-            self.failed.push(Failure { test: number, cause, src_off, dst_off, len });
+        if result.failure.is_some() {
+            self.failures += 1;
+            if self.failed.len() < MAX_FAILURES {
+                self.failed.push(result);
+            }
         }
+        result
     }
 
-    pub(super) fn rate(&mut self, busy: Duration, bytes: u64) {
+    pub(super) fn rate(&mut self, busy: Duration, operations: u64, bytes: u64) {
         let per_second = |count: u64| {
             let nanoseconds = busy.as_nanos().max(1);
             u64::try_from(u128::from(count) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
         };
-        self.iops = per_second(self.tests);
+        self.iops = per_second(operations);
         self.kbps = per_second(bytes) / 1024;
     }
 }

@@ -2,10 +2,11 @@ use std::os::fd::BorrowedFd;
 
 use super::*;
 use crate::{
-    ChannelInfo, Completion, Cookie, CpuDevice, DmaChannel, DmaDevice, Flags, Stuck, ThreadsDevice,
+    ArenaFull, Capabilities, ChannelInfo, Completion, Cookie, CpuDevice, DmaChannel, DmaDevice,
+    OperationKind, Stuck, ThreadsDevice,
 };
 
-/// What is wrong with a [`Faulty`] channel's every third copy.
+/// What is wrong with a [`Faulty`] channel's every third copy, or operation of parity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     OneByteMore,
@@ -17,6 +18,12 @@ enum Fault {
     NeverEnds,
     NeverEndsNorStops,
     Refused,
+    /// Parity without its last source.
+    OneSourceLess,
+    /// Checks find nothing.
+    ChecksAlwaysPass,
+    /// Checks find something where nothing is.
+    ChecksAlwaysFail,
 }
 
 /// A channel that does what a broken engine may do.
@@ -54,6 +61,11 @@ unsafe impl DmaChannel for Faulty {
         flags: Flags,
     ) -> Result<Cookie, SubmitError> {
         let mut operation = *operation;
+        if let crate::Operation::Xor { sources, .. } = &mut operation
+            && self.fault == Fault::OneSourceLess
+        {
+            *sources = &sources[1..];
+        }
         let crate::Operation::Memcpy { source, target, len } = &mut operation else {
             // SAFETY: passed on.
             return unsafe { self.good.submit(&operation, flags) };
@@ -72,7 +84,7 @@ unsafe impl DmaChannel for Faulty {
                 Fault::OneByteBefore => unsafe { *target.sub(1) ^= 0xff },
                 // SAFETY: the source is a buffer of the test, for which its owner has a `&mut`.
                 Fault::SourceWritten => unsafe { *source.cast_mut() = 0 },
-                Fault::ErrorStatus | Fault::NeverEnds | Fault::NeverEndsNorStops => {}
+                _ => {}
             }
         }
         // SAFETY: passed on.
@@ -95,6 +107,15 @@ unsafe impl DmaChannel for Faulty {
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
         let Self { good, fault, bad, terminated, .. } = self;
         good.poll(&mut |completion| {
+            let completion = match (*fault, completion.status) {
+                (Fault::ChecksAlwaysPass, status) if status.is_done() => {
+                    Completion { status: Status::Success, ..completion }
+                }
+                (Fault::ChecksAlwaysFail, Status::Success) => {
+                    Completion { status: Status::MismatchP, ..completion }
+                }
+                _ => completion,
+            };
             if !bad.contains(&completion.cookie) {
                 report(completion);
             } else if *fault == Fault::ErrorStatus {
@@ -136,24 +157,28 @@ fn params() -> Params {
 
 #[test]
 fn good_channels_pass() {
-    for operation in [Operation::Memcpy, Operation::Memset] {
+    for operation in [Operation::Memcpy, Operation::Memset, Operation::Xor, Operation::Pq] {
         for threads_per_chan in [1, 7] {
             for polled in [false, true] {
                 let params = Params { operation, threads_per_chan, polled, ..params() };
                 let devices: [&dyn DmaDevice; 2] = [&CpuDevice::new(1), &ThreadsDevice::new(1)];
                 for device in devices {
-                    let mut reports = Vec::new();
+                    let (mut rounds, mut last, mut results) = (0, (0, None, 0), Vec::new());
                     let channel = device.request_channel(0).unwrap();
-                    let summary =
-                        run(channel, &arena(), &params, |progress| reports.push(progress)).unwrap();
+                    let arena = Arena::new(params.arena_len()).unwrap();
+                    let summary = run(channel, &arena, &params, |now| {
+                        rounds += 1;
+                        last = (now.tests, now.total, now.failures);
+                        results.extend(now.results.iter().map(|result| result.test));
+                    });
+                    let summary = summary.unwrap();
                     assert_eq!(summary.failed, []);
                     assert_eq!((summary.failures, summary.stuck), (0, false));
                     let total = 300 * threads_per_chan as u64;
                     assert_eq!(summary.tests, total);
                     assert!(summary.iops > 0 && summary.kbps > 0);
-                    let last = Progress { tests: total, total, failures: 0 };
-                    assert_eq!(reports.last(), Some(&last));
-                    assert_eq!(reports.len(), 300);
+                    assert_eq!((last, rounds), ((total, Some(total), 0), 300));
+                    assert!(results.into_iter().eq(1..=total), "each test once, in order");
                 }
             }
         }
@@ -176,7 +201,8 @@ fn run_faulty(fault: Fault, expected: impl Fn(&Cause) -> bool) -> Summary {
     // of this seed are not.
     let params = Params { timeout, iterations: 12, test_buf_size: 65536, ..params() };
     let summary = run(Faulty::channel(fault), &arena(), &params, |_| ()).unwrap();
-    assert!(summary.failed.iter().all(|failure| expected(&failure.cause)), "{:?}", summary.failed);
+    let mut causes = summary.failed.iter().map(|result| result.failure.as_ref());
+    assert!(causes.all(|cause| cause.is_some_and(&expected)), "{:?}", summary.failed);
     summary
 }
 
@@ -194,7 +220,7 @@ fn wrong_bytes_are_found() {
             |cause| matches!(cause, Cause::Data(Mismatch { buffer, .. }) if *buffer == at),
         );
         assert_eq!((summary.tests, summary.failures), (12, 4), "{fault:?}");
-        let Failure { cause: Cause::Data(mismatch), src_off, dst_off, len, test } =
+        let TestResult { failure: Some(Cause::Data(mismatch)), src_off, dst_off, len, test } =
             summary.failed[0]
         else {
             panic!("not a data error")
@@ -219,19 +245,24 @@ fn errors_are_told_apart() {
     assert_eq!((status.tests, status.failures), (12, 4));
     let timed_out = run_faulty(Fault::NeverEnds, |c| *c == Cause::TimedOut);
     assert_eq!((timed_out.tests, timed_out.failures, timed_out.stuck), (12, 4, false));
-    let stuck = run_faulty(Fault::NeverEndsNorStops, |_| false);
+    let stuck = run_faulty(Fault::NeverEndsNorStops, |c| *c == Cause::TimedOut);
     assert_eq!((stuck.tests, stuck.failures, stuck.stuck), (3, 1, true));
 }
 
 #[test]
 fn lines_read_as_linux_prints_them() {
-    let mut summary = Summary::new("dma0chan1".to_owned(), Operation::Memcpy);
+    let mut summary = Summary::of_channel("dma0chan1", Operation::Memcpy);
     let test = Test { number: 3, source_offset: 16, target_offset: 32, len: 255, pattern: 0 };
     let mismatch =
         Mismatch { count: 2, buffer: Buffer::Target, offset: 33, expected: 0xde, actual: 0x3e };
-    summary.fail(test, Cause::Data(mismatch));
-    summary.fail(test, Cause::TimedOut);
-    summary.rate(Duration::from_millis(500), 1 << 20);
+    summary.count(&test, Err(Cause::Data(mismatch)));
+    summary.count(&test, Err(Cause::TimedOut));
+    let passed = summary.count(&test, Ok(()));
+    summary.rate(Duration::from_millis(500), 2, 1 << 20);
+    assert_eq!(
+        summary.describe(&passed),
+        "dmatest: dma0chan1-copy0: result #3: 'test passed' with src_off=0x10 dst_off=0x20 len=0xff"
+    );
     assert_eq!(
         summary.describe(&summary.failed[0]),
         "dmatest: dma0chan1-copy0: result #3: 'data error' with src_off=0x10 dst_off=0x20 \
@@ -244,20 +275,138 @@ fn lines_read_as_linux_prints_them() {
     );
     assert_eq!(
         summary.to_string(),
-        "dmatest: dma0chan1-copy0: summary 2 tests, 2 failures 4 iops 2048 KB/s"
+        "dmatest: dma0chan1-copy0: summary 3 tests, 2 failures 4 iops 2048 KB/s"
     );
 }
 
 #[test]
 fn impossible_parameters_are_refused() {
-    let channel = || CpuDevice::new(1).request_channel(0).unwrap();
-    for params in
-        [Params { test_buf_size: 0, ..params() }, Params { threads_per_chan: 0, ..params() }]
-    {
-        assert_eq!(run(channel(), &arena(), &params, |_| ()), Err(RunError::Zero));
+    let refused = |params: &Params| {
+        let channel = CpuDevice::new(1).request_channel(0).unwrap();
+        run(channel, &arena(), params, |_| ()).unwrap_err()
+    };
+    for params in [
+        Params { test_buf_size: 0, ..params() },
+        Params { threads_per_chan: 0, ..params() },
+        Params { timeout: Duration::ZERO, ..params() },
+    ] {
+        assert_eq!(refused(&params), RunError::Zero);
     }
-    let params = Params { test_buf_size: 1 << 20, ..params() };
-    assert!(matches!(run(channel(), &arena(), &params, |_| ()), Err(RunError::ArenaFull(_))));
+    assert_eq!(refused(&Params { iterations: 0, ..params() }), RunError::Endless);
+    assert!(matches!(
+        refused(&Params { test_buf_size: 1 << 20, ..params() }),
+        RunError::ArenaFull(ArenaFull { .. })
+    ));
+    assert_eq!(
+        refused(&Params { transfer_size: 4097, ..params() }),
+        RunError::TransferSize { transfer_size: 4097, test_buf_size: 4096 }
+    );
+    for (power, transfer_size) in [(13, 0), (255, 0), (6, 63)] {
+        let params = Params { alignment: Some(power), transfer_size, ..params() };
+        assert_eq!(refused(&params), RunError::Alignment { power });
+    }
+    for (operation, sources) in [(Operation::Xor, 0), (Operation::Xor, 17), (Operation::Pq, 17)] {
+        let params = Params { operation, xor_sources: sources, pq_sources: sources, ..params() };
+        let error = SubmitError::SourceCount { sources, max: 16 };
+        assert_eq!(refused(&params), RunError::Channel(error));
+    }
+}
+
+#[test]
+fn limits_of_the_channel_are_kept() {
+    let info = ChannelInfo {
+        capabilities: Capabilities::MEMCPY,
+        xfercap: 1024.try_into().unwrap(),
+        ..ChannelInfo::new("small", crate::Kind::Cpu)
+    };
+    let error = SubmitError::Unsupported { operation: OperationKind::Pq };
+    let pq = Params { operation: Operation::Pq, ..params() };
+    assert_eq!(pq.check(&info), Err(RunError::Channel(error)));
+    let error = SubmitError::TooLong { len: 4096, max: 1024 };
+    assert_eq!(params().check(&info), Err(RunError::Channel(error)));
+    assert_eq!(Params { transfer_size: 1024, ..params() }.check(&info), Ok(()));
+    // The engine's own alignment counts, unless another is asked for.
+    let aligned = ChannelInfo { alignment: 4096.try_into().unwrap(), ring_size: 4, ..info };
+    let short = Params { test_buf_size: 100, ..params() };
+    assert_eq!(short.check(&aligned), Err(RunError::Alignment { power: 12 }));
+    assert_eq!(Params { alignment: Some(0), ..short }.check(&aligned), Ok(()));
+}
+
+/// What the tests of a run were: number, offsets and length.
+fn tests(params: &Params) -> Vec<TestResult> {
+    let channel = CpuDevice::new(1).request_channel(0).unwrap();
+    let arena = Arena::new(params.arena_len()).unwrap();
+    let mut all = Vec::new();
+    let summary = run(channel, &arena, params, |now| all.extend_from_slice(now.results)).unwrap();
+    assert_eq!(summary.failures, 0, "{:?}", summary.failed);
+    all
+}
+
+#[test]
+fn lengths_and_places_are_as_asked() {
+    let random = tests(&params());
+    assert!(random.iter().all(|test| test.len <= 4096 && test.src_off + test.len <= 4096));
+    assert!(random.iter().any(|test| test.src_off % 2 == 1 && test.dst_off % 2 == 1));
+    let whole = tests(&Params { norandom: true, ..params() });
+    assert!(whole.iter().all(|test| (test.src_off, test.dst_off, test.len) == (0, 0, 4096)));
+    let part = tests(&Params { norandom: true, transfer_size: 100, ..params() });
+    assert!(part.iter().all(|test| (test.src_off, test.dst_off, test.len) == (0, 0, 100)));
+    let fixed = tests(&Params { transfer_size: 100, ..params() });
+    assert!(fixed.iter().all(|test| test.len == 100));
+    assert!(fixed.iter().any(|test| test.src_off != test.dst_off));
+    for operation in [Operation::Memcpy, Operation::Xor, Operation::Pq] {
+        let aligned = tests(&Params { alignment: Some(6), operation, ..params() });
+        let multiple = |number: usize| number % 64 == 0;
+        assert!(aligned.iter().all(|t| multiple(t.src_off) && multiple(t.dst_off)));
+        assert!(aligned.iter().all(|t| multiple(t.len) && t.len > 0));
+        assert!(aligned.iter().any(|test| test.src_off > 0));
+    }
+}
+
+#[test]
+fn without_verification_only_the_channels_word_counts() {
+    let noverify = Params { noverify: true, ..params() };
+    let wrong = |fault, params: &Params| {
+        run(Faulty::channel(fault), &arena(), params, |_| ()).unwrap().failures
+    };
+    assert_eq!(wrong(Fault::NotCopied, &noverify), 0);
+    assert_eq!(wrong(Fault::NotCopied, &params()), 100);
+    assert_eq!(wrong(Fault::ErrorStatus, &noverify), 100);
+}
+
+#[test]
+fn parity_is_checked_by_the_channel_too() {
+    let failed = |fault, operation, xor_sources| {
+        let params = Params { operation, xor_sources, iterations: 20, ..params() };
+        run(Faulty::channel(fault), &arena(), &params, |_| ()).unwrap()
+    };
+    let cause = |summary: &Summary| summary.failed.first().and_then(|result| result.failure);
+    let less = failed(Fault::OneSourceLess, Operation::Xor, 3);
+    assert!(matches!(cause(&less), Some(Cause::Data(Mismatch { buffer: Buffer::Target, .. }))));
+    assert_eq!(less.failures, 20);
+    for operation in [Operation::Xor, Operation::Pq] {
+        let blind = failed(Fault::ChecksAlwaysPass, operation, 3);
+        assert!(matches!(cause(&blind), Some(Cause::Missed(_))), "{blind:?}");
+        assert_eq!((blind.tests, blind.failures), (20, 20));
+        let wrong = failed(Fault::ChecksAlwaysFail, operation, 3);
+        assert_eq!(cause(&wrong), Some(Cause::Completion(Status::MismatchP)));
+    }
+    // As many sources as the channel takes leave no room for the parity in a check.
+    let most = failed(Fault::ChecksAlwaysPass, Operation::Xor, 16);
+    assert_eq!(most.failures, 0);
+}
+
+#[test]
+fn a_run_without_end_is_broken_off() {
+    let params = Params { iterations: 0, threads_per_chan: 3, ..params() };
+    let channel = CpuDevice::new(1).request_channel(0).unwrap();
+    let mut rounds = 0;
+    let summary = run_while(channel, &arena(), &params, |Progress { total, .. }| {
+        assert_eq!(total, None);
+        rounds += 1;
+        if rounds == 50 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(summary.unwrap().tests, 150);
 }
 
 #[test]

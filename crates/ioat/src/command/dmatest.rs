@@ -1,48 +1,109 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    io,
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use dmaengine::{
-    Arena, Registry,
+    Arena, Channel, ChannelListing, OperationKind, Registry,
     dmatest::{self, Params, Progress, Summary},
 };
+use indicatif::{MultiProgress, ProgressBar};
 use ioat::engine::EngineName;
 use serde::Serialize;
 
 use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
 
-/// Tests an engine as Linux's dmatest does: random lengths and offsets, and every byte of source,
-/// target and their surroundings checked.
+/// Tests an engine as Linux's dmatest does: operations of random lengths at random places, and every
+/// byte of sources, targets and their surroundings checked.
+///
+/// The options have the names and meanings of Linux's module parameters. All channels are tested at
+/// the same time. Failures go to standard error, the summary to standard output.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: ioat dmatest --engine ioat-model --iterations 100000 --json")]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Dmatest {
-    /// The engine; each of its channels is tested.
-    #[arg(long, value_name = "E", env = "IOAT_ENGINE")]
-    engine: EngineName,
-    /// Tests per channel and thread.
-    #[arg(long, value_name = "N", default_value_t = 1000,
-          value_parser = clap::value_parser!(u64).range(1..))]
+    /// An engine; can be given several times. The first one's channels are dma0chan0 and on, the
+    /// second one's dma1chan0 and on.
+    #[arg(long = "engine", value_name = "E", env = "IOAT_ENGINE", required = true)]
+    engines: Vec<EngineName>,
+    /// Only the channel of this name, such as dma0chan1; can be given several times. Default: all.
+    #[arg(long = "channel", value_name = "NAME")]
+    channels: Vec<String>,
+    /// Only channels of this device: dma0, or an engine's name. Default: all.
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// No more channels than this; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_channels: usize,
+    /// Tests per channel and thread; 0 until Ctrl-C, which then prints the summary.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
     iterations: u64,
-    /// Operations in flight on a channel at a time, each with buffers of its own.
+    /// Operations in flight on a channel at a time, each with buffers of its own. (A channel belongs
+    /// to one thread: they are threads of Linux's only by name.)
     #[arg(long, value_name = "T", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     threads_per_chan: u16,
+    /// The operation. xor and pq are also checked by the engine itself, as they are and damaged, if it
+    /// can do that.
+    #[arg(long, value_enum, default_value_t = Operation::Memcpy)]
+    op: Operation,
+    /// Sources of an exclusive or.
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..))]
+    xor_sources: u8,
+    /// Sources of P and Q.
+    #[arg(long, value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u8).range(1..))]
+    pq_sources: u8,
     /// Length of the buffers; operations have 1 up to this many bytes.
     #[arg(long, value_name = "B", default_value = "16K", value_parser = size::parse_length)]
     test_buf_size: usize,
-    /// The operation.
-    #[arg(long, value_enum, default_value_t = Operation::Memcpy)]
-    op: Operation,
-    /// Where the random numbers begin.
-    #[arg(long, value_name = "S", default_value_t = 0)]
-    seed: u64,
+    /// Length of every operation. Default: random.
+    #[arg(long, value_name = "B", value_parser = size::parse_length)]
+    transfer_size: Option<usize>,
+    /// Begin every operation at the start of its buffers, with their length or the transfer size.
+    #[arg(long)]
+    norandom: bool,
+    /// Places and lengths are multiples of 2 to the power of this, in bytes. Default: what the engine
+    /// needs.
+    #[arg(long, value_name = "POWER", value_parser = clap::value_parser!(u8).range(..=12))]
+    alignment: Option<u8>,
+    /// How long an operation may take, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 3000,
+          value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    timeout: u64,
+    /// Neither fill nor check the buffers: only the engine's own errors count.
+    #[arg(long)]
+    noverify: bool,
     /// Poll for completions, and do not wait for the channel's event.
     #[arg(long)]
     polled: bool,
+    /// Where the random numbers begin: the same seed makes the same tests.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Print a line for tests that pass, too.
+    #[arg(long)]
+    verbose: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// How many failures of a channel are described, unless all tests are; more are only counted.
+const MAX_FAILURES: u64 = 32;
+
+const EXAMPLES: &str = "\
+Example: ioat dmatest --engine ioat-model --iterations 100000 --json
+         ioat dmatest --engine threads:4 --op pq --pq-sources 8 --threads-per-chan 16
+         ioat dmatest --engine cpu --engine threads --channel dma1chan0 --transfer-size 4K --norandom
+
+Exit status: 0 all passed, 1 a test failed, 2 bad arguments, 3 the engine cannot do it.";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Operation {
@@ -50,6 +111,21 @@ enum Operation {
     Memset,
     Xor,
     Pq,
+}
+
+impl Operation {
+    const fn tested(self) -> dmatest::Operation {
+        match self {
+            Self::Memcpy => dmatest::Operation::Memcpy,
+            Self::Memset => dmatest::Operation::Memset,
+            Self::Xor => dmatest::Operation::Xor,
+            Self::Pq => dmatest::Operation::Pq,
+        }
+    }
+
+    const fn kind(self) -> OperationKind {
+        self.tested().kind()
+    }
 }
 
 /// The result, as `--json` prints it.
@@ -67,73 +143,187 @@ struct Row {
     kbps: u64,
 }
 
-/// How long one operation may take (Linux: `timeout`).
-const TIMEOUT: Duration = Duration::from_secs(3);
-
 impl Dmatest {
     pub(crate) fn run(&self) -> Result<(), Failure> {
-        let operation = match self.op {
-            Operation::Memcpy => dmatest::Operation::Memcpy,
-            Operation::Memset => dmatest::Operation::Memset,
-            Operation::Xor | Operation::Pq => {
-                return Err(Failure::Machine(format!(
-                    "the engine {} cannot do this operation yet: use --op memcpy or memset",
-                    self.engine
-                )));
-            }
-        };
-        let params = Params {
-            operation,
+        let params = self.params();
+        let registry = Registry::new();
+        for engine in &self.engines {
+            registry.register(engine.open().map_err(machine)?);
+        }
+        let chosen = self.choose(&registry.list())?;
+        let arena = Arena::new(params.arena_len().saturating_mul(chosen.len())).map_err(machine)?;
+        registry.map(&arena).map_err(machine)?;
+        let channels = chosen.iter().map(|name| registry.request(name).map_err(machine));
+        let channels = channels.collect::<Result<Vec<_>, _>>()?;
+        let interrupted = Arc::new(AtomicBool::new(false));
+        if self.iterations == 0 {
+            self.end_at_interrupt(&interrupted).map_err(machine)?;
+        }
+
+        let bars = MultiProgress::new();
+        let summaries = std::thread::scope(|scope| {
+            let threads: Vec<_> = channels
+                .into_iter()
+                .map(|channel| {
+                    let (params, arena, bars, interrupted) =
+                        (&params, &arena, &bars, &*interrupted);
+                    scope.spawn(move || self.test(channel, arena, params, bars, interrupted))
+                })
+                .collect();
+            let results = threads.into_iter().map(|thread| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            });
+            results.collect::<Result<Vec<Summary>, Failure>>()
+        })?;
+        self.report(summaries)
+    }
+
+    fn params(&self) -> Params {
+        Params {
+            operation: self.op.tested(),
             iterations: self.iterations,
             threads_per_chan: self.threads_per_chan.into(),
             test_buf_size: self.test_buf_size,
+            transfer_size: self.transfer_size.unwrap_or(0),
+            norandom: self.norandom,
+            alignment: self.alignment,
+            xor_sources: self.xor_sources.into(),
+            pq_sources: self.pq_sources.into(),
+            noverify: self.noverify,
             polled: self.polled,
             seed: self.seed,
-            timeout: TIMEOUT,
-        };
-        let device = self.engine.open().map_err(machine)?;
-        // Source and target of each thread, and room for their alignment.
-        let per_thread = 2 * (self.test_buf_size.next_multiple_of(4096) + 4096);
-        let arena = Arena::new(per_thread * params.threads_per_chan).map_err(machine)?;
-        let registry = Registry::new();
-        registry.register(device);
-        registry.map(&arena).map_err(machine)?;
-        let mut failures = BTreeMap::new();
-        let mut summary = Vec::new();
-        for listing in registry.list() {
-            let channel = registry.request(&listing.name).map_err(machine)?;
-            let bar = progress::steps(self.iterations * u64::from(self.threads_per_chan));
-            bar.set_message(listing.name.clone());
-            let result = dmatest::run(channel, &arena, &params, |Progress { tests, .. }| {
-                bar.set_position(tests);
-            })
-            .map_err(|error| Failure::Usage(error.to_string()))?;
-            bar.finish_and_clear();
-            self.report(&result);
-            if result.failures > 0 || result.stuck {
-                failures.insert(result.channel.clone(), result.failures);
-            }
-            let Summary { channel, tests, failures, iops, kbps, .. } = result;
-            summary.push(Row { channel, tests, failures, iops, kbps });
+            timeout: Duration::from_millis(self.timeout),
         }
-        if self.json {
-            print_json(&Document { summary });
-        }
-        if failures.is_empty() {
-            return Ok(());
-        }
-        let list: Vec<String> =
-            failures.iter().map(|(channel, count)| format!("{channel}: {count}")).collect();
-        Err(Failure::Failed(format!("tests failed ({}): see above", list.join(", "))))
     }
 
-    /// Failures go to standard error, the summary to standard output unless that gets JSON.
-    fn report(&self, result: &Summary) {
-        for failure in &result.failed {
-            eprintln!("{}", result.describe(failure));
+    /// The names of the channels to test, all of which can do the operation.
+    fn choose(&self, all: &[ChannelListing]) -> Result<Vec<String>, Failure> {
+        let names: Vec<String> = all.iter().map(|channel| channel.name.to_string()).collect();
+        let wanted = |name: &String| self.channels.is_empty() || self.channels.contains(name);
+        if let Some(unknown) = self.channels.iter().find(|name| !names.contains(name)) {
+            return Err(Failure::Usage(format!(
+                "there is no channel {unknown}: use one of {}",
+                names.join(", ")
+            )));
         }
-        if !self.json {
-            println!("{result}");
+        let of_device = |name: &str, engine: &str| match &self.device {
+            None => true,
+            Some(device) => {
+                engine == device
+                    || name.split_once("chan").is_some_and(|(owner, _)| owner == device)
+            }
+        };
+        let most = if self.max_channels == 0 { usize::MAX } else { self.max_channels };
+        let chosen: Vec<(String, &ChannelListing)> = names
+            .iter()
+            .cloned()
+            .zip(all)
+            .filter(|(name, listing)| wanted(name) && of_device(name, &listing.info.engine))
+            .take(most)
+            .collect();
+        if chosen.is_empty() {
+            return Err(Failure::Usage(format!(
+                "no channel is left to test: the engine has {}; look at --device and --channel",
+                names.join(", ")
+            )));
         }
+        let kind = self.op.kind();
+        let cannot = chosen
+            .iter()
+            .find(|(_, listing)| !listing.info.capabilities.contains(kind.capability()));
+        if let Some((name, listing)) = cannot {
+            let can: Vec<&str> = Operation::value_variants()
+                .iter()
+                .map(|operation| operation.kind())
+                .filter(|kind| listing.info.capabilities.contains(kind.capability()))
+                .map(OperationKind::as_str)
+                .collect();
+            return Err(Failure::Machine(format!(
+                "{name} of the engine {} cannot do {kind}: use --op {}, or another engine, such as \
+                 --engine threads",
+                listing.info.engine,
+                can.join(" or ")
+            )));
+        }
+        Ok(chosen.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// The first Ctrl-C ends the run, the second one the process.
+    fn end_at_interrupt(&self, interrupted: &Arc<AtomicBool>) -> io::Result<()> {
+        use signal_hook::{consts::SIGINT, flag};
+
+        // In this order: the second one's handler must not see what the first one's has just set.
+        flag::register_conditional_default(SIGINT, Arc::clone(interrupted))?;
+        flag::register(SIGINT, Arc::clone(interrupted))?;
+        Ok(())
+    }
+
+    fn test(
+        &self,
+        channel: Channel,
+        arena: &Arena,
+        params: &Params,
+        bars: &MultiProgress,
+        interrupted: &AtomicBool,
+    ) -> Result<Summary, Failure> {
+        let name = channel.name().to_owned();
+        let threads = u64::from(self.threads_per_chan);
+        let bar = match self.iterations {
+            0 => progress::steps_unbounded(),
+            count => progress::steps(count.saturating_mul(threads)),
+        };
+        let bar: ProgressBar = bars.add(bar);
+        bar.set_message(name.clone());
+        let say = |line: String| bars.suspend(|| eprintln!("{line}"));
+        if self.verbose {
+            say(format!("dmatest: Added {threads} threads using {name}"));
+        }
+        let mut failures = 0;
+        let named = Summary::of_channel(&name, params.operation);
+        let summary =
+            dmatest::run_while(channel, arena, params, |Progress { tests, results, .. }| {
+                bar.set_position(tests);
+                for result in results {
+                    failures += u64::from(result.failure.is_some());
+                    let first = result.failure.is_some() && failures <= MAX_FAILURES;
+                    if self.verbose || first {
+                        say(named.describe(result));
+                    }
+                }
+                // Relaxed: nothing else is told by it.
+                if interrupted.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+        bar.finish_and_clear();
+        summary.map_err(|error| Failure::Usage(format!("{name}: {error}")))
+    }
+
+    fn report(&self, summaries: Vec<Summary>) -> Result<(), Failure> {
+        let failed: Vec<String> = summaries
+            .iter()
+            .filter(|summary| summary.failures > 0 || summary.stuck)
+            .map(|summary| {
+                let stuck = if summary.stuck { ", and the channel does not stop" } else { "" };
+                format!("{}: {}{stuck}", summary.channel, summary.failures)
+            })
+            .collect();
+        if self.json {
+            let rows = summaries.into_iter().map(|summary| {
+                let Summary { channel, tests, failures, iops, kbps, .. } = summary;
+                Row { channel, tests, failures, iops, kbps }
+            });
+            print_json(&Document { summary: rows.collect() });
+        } else {
+            for summary in summaries {
+                println!("{summary}");
+            }
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Failed(format!("tests failed ({}): see above", failed.join("; "))))
     }
 }

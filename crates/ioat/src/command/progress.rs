@@ -23,6 +23,13 @@ pub(super) fn steps(total: u64) -> ProgressBar {
     bar
 }
 
+/// A counter over an unknown number of steps.
+pub(super) fn steps_unbounded() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    bar.set_style(style("{msg:<22} {spinner} {pos}"));
+    bar
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates of this file are well-formed")
 }

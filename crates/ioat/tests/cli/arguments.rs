@@ -28,7 +28,7 @@ fn what_is_refused_is_named() {
     refuses(&mut ioat(&["demo", "--rounds", "0"]), USAGE, &["--rounds"]);
     refuses(&mut ioat(&["dmatest"]), USAGE, &["--engine"]);
     refuses(&mut ioat(&["dmatest", "--engine", "cpu", "--op", "add"]), USAGE, &["memcpy"]);
-    refuses(&mut ioat(&["dmatest", "--engine", "cpu", "--iterations", "0"]), USAGE, &["0"]);
+    refuses(&mut ioat(&["dmatest", "--engine", "cpu", "--timeout", "0"]), USAGE, &["--timeout"]);
     refuses(&mut ioat(&["fly"]), USAGE, &["fly"]);
 }
 

@@ -1,0 +1,94 @@
+mod defects;
+mod toy;
+
+use self::toy::{AfterFailure, Toys};
+use super::*;
+use crate::{Addressing, Capabilities, CpuDevice, Ordering, ThreadsDevice, ThreadsOptions};
+
+fn check(device: &dyn DmaDevice) {
+    super::device(device, &Arena::new(ARENA_LEN).unwrap());
+}
+
+#[test]
+fn cpu() {
+    check(&CpuDevice::new(2));
+}
+
+#[test]
+fn threads() {
+    check(&ThreadsDevice::new(3));
+}
+
+#[test]
+fn threads_that_always_sleep_behind_a_tiny_ring() {
+    let spin = Duration::ZERO;
+    check(&ThreadsDevice::with_options(ThreadsOptions { channels: 2, ring_size: 8, spin }));
+}
+
+#[test]
+fn threads_behind_a_ring_of_one() {
+    let options = ThreadsOptions { channels: 1, ring_size: 1, ..ThreadsOptions::default() };
+    check(&ThreadsDevice::with_options(options));
+}
+
+/// What the contract leaves open must pass.
+fn check_toys(change: impl Fn(&mut Toys)) {
+    let arena = Arena::new(ARENA_LEN).unwrap();
+    let mut toys = Toys::new(&arena);
+    change(&mut toys);
+    all(|| toys.channel(&[]), &arena);
+    Suite::new(&arena).clients((0..3).map(|_| toys.channel(&[])).collect());
+    let statuses = [
+        Status::ReadError,
+        Status::WriteError,
+        Status::BadAddress,
+        Status::NotAttempted,
+        Status::Aborted,
+    ];
+    for after_failure in
+        [AfterFailure::GoOn, AfterFailure::Abort, AfterFailure::DoNotAttempt, AfterFailure::GoDown]
+    {
+        toys.after_failure = after_failure;
+        errors(&statuses, |failures| toys.channel(failures), &arena);
+    }
+}
+
+#[test]
+fn an_engine_in_order() {
+    check_toys(|_| ());
+}
+
+#[test]
+fn an_engine_out_of_order_with_partial_completion() {
+    check_toys(|toys| {
+        toys.info.ordering = Ordering::OutOfOrder;
+        toys.info.partial_completion = true;
+    });
+}
+
+#[test]
+fn an_engine_that_copies_and_nothing_else() {
+    check_toys(|toys| {
+        toys.info.capabilities = Capabilities::MEMCPY;
+        toys.info.ring_size = 2;
+    });
+}
+
+#[test]
+fn an_engine_of_aligned_lines_and_iovas() {
+    check_toys(|toys| {
+        toys.info.alignment = 64.try_into().unwrap();
+        toys.info.xfercap = 64.try_into().unwrap();
+        toys.info.addressing = Addressing::Iova;
+        (toys.info.max_sg, toys.info.max_xor, toys.info.max_pq) = (1, 1, 1);
+    });
+}
+
+#[test]
+fn an_engine_of_tiny_pieces_and_long_lists() {
+    check_toys(|toys| {
+        toys.info.xfercap = 16.try_into().unwrap();
+        toys.info.ring_size = 64;
+        (toys.info.max_sg, toys.info.max_xor, toys.info.max_pq) = (16, 16, 16);
+    });
+}
