@@ -5,5 +5,6 @@ mod conformance;
 mod copies;
 mod events;
 mod halts;
+mod machine;
 mod probe;
 mod rig;
