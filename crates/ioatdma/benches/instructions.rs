@@ -5,9 +5,7 @@
 
 use std::{hint::black_box, time::Duration};
 
-use dmaengine::{
-    Arena, DmaBuf, DmaChannel, DmaDevice, Flags, Operation, Queue, Status,
-};
+use dmaengine::{Arena, DmaBuf, DmaChannel, DmaDevice, Flags, Operation, Queue, Status};
 use ioat_model::{Config, in_process};
 use ioatdma::{Bar, Options};
 use machine::{Host, Threaded};
@@ -60,8 +58,9 @@ fn raw(mut channel: Box<dyn DmaChannel>, arena: &Arena, host: &Host<Threaded>) {
     source.fill(1);
     target.fill(0);
     let copies: [_; BATCH] = std::array::from_fn(|index| {
-        let (source, target) = (source.as_ptr(), target.as_mut_ptr());
-        (source.wrapping_add(index * LEN), target.wrapping_add(index * LEN))
+        let source = source.as_ptr().wrapping_add(index * LEN);
+        let target = target.as_mut_ptr().wrapping_add(index * LEN);
+        Operation::Memcpy { source, target, len: LEN }
     });
     let mut ended = 0;
     for _ in 0..ROUNDS {
@@ -75,12 +74,11 @@ fn raw(mut channel: Box<dyn DmaChannel>, arena: &Arena, host: &Host<Threaded>) {
 }
 
 #[inline(never)]
-fn submit_batch(channel: &mut dyn DmaChannel, copies: &[(*const u8, *mut u8); BATCH]) {
-    for &(source, target) in copies {
-        let copy = Operation::Memcpy { source, target, len: LEN };
+fn submit_batch(channel: &mut dyn DmaChannel, copies: &[Operation<'_>; BATCH]) {
+    for copy in copies {
         // SAFETY: disjoint parts of buffers that live until the channel has been dropped, and that
         // nobody else looks at before.
-        let submitted = unsafe { channel.submit(&copy, Flags::empty()) };
+        let submitted = unsafe { channel.submit(copy, Flags::empty()) };
         assert!(submitted.is_ok(), "there is room");
     }
     channel.issue_pending();

@@ -1,33 +1,40 @@
 //! Descriptors as the driver writes them: 64 bytes, aligned to 64.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use dmaengine::Coherent;
 
+use crate::ring::Index;
+
 /// Size and alignment in bytes.
 pub(crate) const SIZE: usize = 64;
 
-// Offsets in bytes. The two 32-bit words `size` and `ctl` are written as one 64-bit word.
-const HEAD: usize = 0x00;
-const SOURCE: usize = 0x08;
-const TARGET: usize = 0x10;
-const NEXT: usize = 0x18;
-const _: () = assert!(NEXT + 8 <= SIZE);
+/// Size in 64-bit words.
+const WORDS: usize = SIZE / size_of::<u64>();
+
+// Words. The first holds two of 32 bits: the size, and above it `ctl`.
+const HEAD: usize = 0;
+const SOURCE: usize = 1;
+const TARGET: usize = 2;
+const NEXT: usize = 3;
 
 /// Operation codes, bits 31:24 of `ctl`.
-const OP_FILL: u32 = 0x01 << 24;
+const OP_FILL: u64 = 0x01 << 56;
 
 bitflags! {
-    /// Flags in `ctl`.
+    /// Flags in `ctl`, where they are in the first word.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Control: u32 {
+    pub(crate) struct Control: u64 {
         /// Interrupt when done.
-        const INT_EN = 1 << 0;
+        const INT_EN = 1 << 32;
         /// Write the completion word when done.
-        const COMPL_WRITE = 1 << 3;
+        const COMPL_WRITE = 1 << 35;
+        /// End, with all that was written, before the next descriptor begins. (Descriptors end in
+        /// order, so all before it have ended too.)
+        const FENCE = 1 << 36;
         /// Move nothing. The size must still not be 0.
-        const NULL = 1 << 5;
+        const NULL = 1 << 37;
     }
 }
 
@@ -49,15 +56,24 @@ pub(crate) struct Descriptors {
 
 impl Descriptors {
     /// Links the slots of `memory`, whose bus address is `iova`, into a ring: `next` never changes.
+    ///
     pub(crate) fn new(memory: Coherent, iova: u64) -> Self {
         let ring = Self { memory, iova };
         let count = ring.memory.len() / SIZE;
         for index in 0..count {
             // Relaxed: the doorbell orders it before the device's reads.
             let next = ring.address((index + 1) % count);
-            ring.memory.store_u64(index * SIZE + NEXT, next, Ordering::Relaxed);
+            ring.memory.store_u64(index * SIZE + NEXT * 8, next, Ordering::Relaxed);
         }
         ring
+    }
+
+    /// The words of a slot.
+    fn slot(&self, index: Index) -> &[AtomicU64; WORDS] {
+        let slots = self.memory.address().cast::<[AtomicU64; WORDS]>();
+        // SAFETY: aligned, and in bounds by the mask (`new` checks both); valid as long as `self`
+        // has the memory. The CPU side has atomic accesses only, and a device's are not Rust's.
+        unsafe { &*slots.add(index.get()) }
     }
 
     /// The bus address of a slot.
@@ -72,27 +88,25 @@ impl Descriptors {
     }
 
     /// Writes a slot.
-    pub(crate) fn write(&self, index: usize, operation: Operation, control: Control) {
+    pub(crate) fn write(&self, index: Index, operation: Operation, control: Control) {
         let (code, len, second, target) = match operation {
             // Size 1 as Linux writes it: version 3.0 refuses size 0.
             Operation::Null => (Control::NULL.bits(), 1, 0, 0),
             Operation::Copy { source, target, len } => (0, len, source, target),
             Operation::Fill { pattern, target, len } => (OP_FILL, len, pattern, target),
         };
-        let head = u64::from(code | control.bits()) << 32 | u64::from(len);
-        let at = index * SIZE;
+        let head = code | control.bits() | u64::from(len);
+        let slot = self.slot(index);
         // Relaxed, all three: the doorbell orders them before the device's reads.
-        self.memory.store_u64(at + HEAD, head, Ordering::Relaxed);
-        self.memory.store_u64(at + SOURCE, second, Ordering::Relaxed);
-        self.memory.store_u64(at + TARGET, target, Ordering::Relaxed);
+        slot[HEAD].store(head, Ordering::Relaxed);
+        slot[SOURCE].store(second, Ordering::Relaxed);
+        slot[TARGET].store(target, Ordering::Relaxed);
     }
 
-    /// Asks for a completion write at a slot that was written and not yet issued.
-    pub(crate) fn request_completion(&self, index: usize) {
-        let at = index * SIZE + HEAD;
-        // Relaxed: as in `write`.
-        let head = self.memory.load_u64(at, Ordering::Relaxed);
-        let head = head | u64::from(Control::COMPL_WRITE.bits()) << 32;
-        self.memory.store_u64(at, head, Ordering::Relaxed);
+    /// Sets flags at a slot that was written and not yet issued.
+    pub(crate) fn add(&self, index: Index, control: Control) {
+        let head = &self.slot(index)[HEAD];
+        // Relaxed: as in `write`. Nobody else writes it.
+        head.store(head.load(Ordering::Relaxed) | control.bits(), Ordering::Relaxed);
     }
 }

@@ -117,11 +117,7 @@ impl<S: Shell> Host<S> {
     }
 
     pub(crate) fn with_shell(shell: S) -> Arc<Self> {
-        Arc::new(Self {
-            shell,
-            arenas: Mutex::default(),
-            next_iova: AtomicU64::new(1 << 32),
-        })
+        Arc::new(Self { shell, arenas: Mutex::default(), next_iova: AtomicU64::new(1 << 32) })
     }
 
     pub(crate) fn resources(self: &Arc<Self>) -> Resources {
