@@ -2,8 +2,11 @@
 //!
 //! Both are lists of commands, printed as they run, so that any of them can be repeated by hand.
 
+mod callgrind;
+
 use std::{
     env,
+    path::Path,
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -12,8 +15,10 @@ const HELP: &str = "\
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test    All tests: unit, property, simulation, model checking, TAP against the kernel's TCP
-  check   Formatting, lints and documentation, with warnings as errors
+  test        All tests: unit, property, simulation, model checking, TAP against the kernel's TCP,
+              and the counts of `callgrind`
+  check       Formatting, lints and documentation, with warnings as errors
+  callgrind   Instructions that the I/OAT driver takes; fails where they are more than allowed
 
 Example: cargo xtask check && cargo xtask test";
 
@@ -22,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
         ["check"] => check(),
+        ["callgrind"] => callgrind::run(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
@@ -40,7 +46,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// A command that failed, as it can be typed again.
+/// The workspace's root.
+fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// A command that failed, as it can be typed again, or what else is wrong.
 type Failed = String;
 
 fn test() -> Result<(), Failed> {
@@ -52,7 +64,8 @@ fn test() -> Result<(), Failed> {
     cargo(
         &["test", "--package", "dmaengine", "--lib", "--release", "model"],
         &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
-    )
+    )?;
+    callgrind::run()
 }
 
 fn check() -> Result<(), Failed> {
@@ -73,11 +86,7 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), Failed> {
     let shown = shown.join(" ");
     println!("xtask: {shown}");
     let started = Instant::now();
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status();
+    let status = cargo_command().args(arguments).envs(variables.iter().copied()).status();
     match status {
         Ok(status) if status.success() => {
             println!("xtask: passed in {:.1} s: {shown}", started.elapsed().as_secs_f64());
@@ -85,4 +94,11 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), Failed> {
         }
         _ => Err(shown),
     }
+}
+
+/// `cargo`, to be run at the workspace's root.
+fn cargo_command() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
 }

@@ -43,6 +43,7 @@ fn main() {
         Some("queue") => queue(channel, &arena, &host),
         Some(other) => panic!("{other}: not one of submit, poll, queue"),
     }
+    println!("operations: {}", ROUNDS * BATCH);
 }
 
 /// Waits until the device has done all.
