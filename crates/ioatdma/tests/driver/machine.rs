@@ -107,7 +107,8 @@ impl Shell for Stepped {
 pub(crate) struct Host<S> {
     // Before the arenas: the device is gone when their memory goes.
     pub(crate) shell: S,
-    arenas: Mutex<Vec<Arena>>,
+    /// With the IOVA of the first byte.
+    arenas: Mutex<Vec<(u64, Arena)>>,
     next_iova: AtomicU64,
 }
 
@@ -132,6 +133,18 @@ impl<S: Shell> Host<S> {
 
     pub(crate) fn probe(self: &Arc<Self>, options: Options) -> Result<IoatDevice, ProbeError> {
         IoatDevice::probe(self.resources(), options)
+    }
+}
+
+impl<S> Host<S> {
+    /// The process address of the memory at `iova`.
+    pub(crate) fn memory(&self, iova: u64) -> *mut u8 {
+        let arenas = self.arenas.lock().expect("no panic");
+        let place = arenas.iter().find_map(|(first, arena)| {
+            let offset = iova.checked_sub(*first).filter(|offset| *offset < arena.len() as u64)?;
+            Some(arena.base().cast_mut().wrapping_add(offset as usize))
+        });
+        place.expect("an IOVA of an arena")
     }
 }
 
@@ -172,7 +185,7 @@ unsafe impl<S: Shell> Platform for Host<S> {
         // Gaps between the arenas, so that running past one's end shows.
         let size = arena.len().next_multiple_of(1 << 21) as u64 + (1 << 21);
         let iova = self.next_iova.fetch_add(size, Ordering::Relaxed);
-        self.arenas.lock().expect("no panic").push(arena.clone());
+        self.arenas.lock().expect("no panic").push((iova, arena.clone()));
         // SAFETY: the handle just stored is dropped after the shell.
         unsafe { self.shell.map(iova, arena.base().cast_mut(), arena.len()) };
         Ok(iova)

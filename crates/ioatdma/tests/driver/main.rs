@@ -6,5 +6,7 @@ mod copies;
 mod events;
 mod halts;
 mod machine;
+mod operations;
 mod probe;
 mod rig;
+mod submission;
