@@ -59,10 +59,11 @@ fn test() -> Result<(), Failed> {
     cargo(&["test", "--workspace", "--all-targets"], &[])?;
     // Documentation examples are not among `--all-targets`.
     cargo(&["test", "--workspace", "--doc"], &[])?;
-    // Model checking explores every interleaving of the ring and the wake-up. Its own target
-    // folder, because the flag would otherwise rebuild everything each time.
+    // Model checking explores every interleaving: of the copy threads' ring and their wake-up, of
+    // the I/OAT driver and its device. Its own target folder, because the flag would otherwise
+    // rebuild everything each time.
     cargo(
-        &["test", "--package", "dmaengine", "--lib", "--release", "model"],
+        &["test", "--package", "dmaengine", "--package", "ioatdma", "--lib", "--release", "model"],
         &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
     )?;
     callgrind::run()

@@ -3,27 +3,20 @@
 mod submit;
 
 use std::{
-    collections::VecDeque,
-    fmt,
-    mem::ManuallyDrop,
-    os::fd::BorrowedFd,
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
-    time::Duration,
+    collections::VecDeque, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration,
 };
 
 use dmaengine::{
-    ChannelInfo, Coherent, Completion, Cookie, DmaChannel, Flags, IovaRegion, Status, Stuck,
-    SubmitError,
+    ChannelInfo, Completion, Cookie, DmaChannel, Flags, IovaRegion, Status, Stuck, SubmitError,
 };
 
 use crate::{
     bar::ChannelRegisters,
-    descriptor::{self, Control, Descriptors, Operation},
+    completion::CompletionWord,
+    descriptor::{Control, Descriptors, Operation},
     device::{Completions, Shared},
     error::{Halt, StartError},
+    lines::{Lines, Ordering, fence},
     registers::{CHAINADDR, CHANCMP, ChanCtrl, ChanState, ChanStatus},
     reset::{ResetError, Stopped, reset},
     ring::Ring,
@@ -38,10 +31,6 @@ const START_TIMEOUT: Duration = Duration::from_millis(100);
 /// Polls without progress before CHANSTS is read, which costs a round trip over the bus: a completion
 /// write may be lost, and a halt may have failed to write one.
 const POLLS_BEFORE_CHANSTS: u32 = 1024;
-/// The ring starts at a page.
-const RING_ALIGNMENT: usize = 4096;
-/// A cache line for the completion word.
-const COMPLETION_SIZE: usize = 64;
 
 /// Whether operations are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +51,7 @@ pub(crate) struct IoatChannel {
     /// Leaked if the device cannot be proven idle: it may still read it.
     descriptors: ManuallyDrop<Descriptors>,
     /// Leaked likewise: the device may still write it.
-    completion: ManuallyDrop<Coherent>,
-    completion_iova: u64,
+    completion: ManuallyDrop<CompletionWord>,
     ring: Ring,
     /// What the last descriptor of an operation asks for.
     end_control: Control,
@@ -92,7 +80,7 @@ impl IoatChannel {
             registers.release();
             shared.release(index);
         })?;
-        let (descriptors, completion, completion_iova) = memory;
+        let (descriptors, completion) = memory;
         // From here on dropping it gives it back.
         let mut channel = Self {
             index,
@@ -100,7 +88,6 @@ impl IoatChannel {
             registers,
             descriptors: ManuallyDrop::new(descriptors),
             completion: ManuallyDrop::new(completion),
-            completion_iova,
             ring: Ring::new(shared.options.ring_order),
             end_control: match shared.options.completions {
                 Completions::PerOperation => Control::COMPL_WRITE,
@@ -120,16 +107,9 @@ impl IoatChannel {
         Ok(channel)
     }
 
-    /// The ring, the completion word, and the latter's bus address.
-    fn allocate(shared: &Shared) -> Result<(Descriptors, Coherent, u64), StartError> {
-        let size = descriptor::SIZE << shared.options.ring_order;
-        let ring = shared.arena.alloc_coherent(size, RING_ALIGNMENT)?;
-        let completion = shared.arena.alloc_coherent(COMPLETION_SIZE, COMPLETION_SIZE)?;
-        let iova = |memory: &Coherent| {
-            shared.iova.translate(memory.address(), memory.len()).ok_or(StartError::Unmapped)
-        };
-        let (ring_iova, completion_iova) = (iova(&ring)?, iova(&completion)?);
-        Ok((Descriptors::new(ring, ring_iova), completion, completion_iova))
+    fn allocate(shared: &Shared) -> Result<(Descriptors, CompletionWord), StartError> {
+        let ring = Lines::allocate(shared, 1 << shared.options.ring_order)?;
+        Ok((Descriptors::new(ring), CompletionWord::allocate(shared)?))
     }
 
     fn reset(&self, timeout: Duration) -> Result<Stopped, ResetError> {
@@ -141,9 +121,8 @@ impl IoatChannel {
     fn start(&mut self) -> Result<(), StartError> {
         // RESET has forgotten CHANCTRL and CHANCMP.
         self.registers.set_control(ChanCtrl::RUN);
-        // Relaxed: the doorbell below orders it.
-        self.completion.store_u64(0, 0, Ordering::Relaxed);
-        self.registers.set_address(CHANCMP, self.completion_iova);
+        self.completion.clear();
+        self.registers.set_address(CHANCMP, self.completion.iova());
         self.ring.begin_chain();
         let first = self.ring.index(self.ring.head());
         let address = self.descriptors.address(first.get());
@@ -153,11 +132,9 @@ impl IoatChannel {
         self.doorbell();
         let completed = |word: u64| ChanStatus(word).descriptor() == address;
         let done = self.registers.wait(START_TIMEOUT, |registers| {
-            // Acquire: as in `poll`.
-            completed(self.completion.load_u64(0, Ordering::Acquire))
-                || registers.status().state() == ChanState::Halted
+            completed(self.completion.read()) || registers.status().state() == ChanState::Halted
         });
-        let word = self.completion.load_u64(0, Ordering::Acquire);
+        let word = self.completion.read();
         let status = self.registers.status();
         // The empty descriptor belongs to nobody, whatever became of it.
         self.ring.end_all(Status::Aborted, &mut |_| {});
@@ -260,9 +237,7 @@ impl IoatChannel {
 
     /// Where the channel stands, if that may be news.
     fn progress(&mut self) -> Option<ChanStatus> {
-        // Acquire: what the device wrote before the completion word is visible from here on. One
-        // load: address and state belong together.
-        let word = self.completion.load_u64(0, Ordering::Acquire);
+        let word = self.completion.read();
         if word != self.seen {
             self.seen = word;
             self.idle_polls = 0;

@@ -1,17 +1,11 @@
-//! Descriptors as the driver writes them: 64 bytes, aligned to 64.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//! Descriptors as the driver writes them: a line each.
 
 use bitflags::bitflags;
-use dmaengine::Coherent;
 
-use crate::ring::Index;
-
-/// Size and alignment in bytes.
-pub(crate) const SIZE: usize = 64;
-
-/// Size in 64-bit words.
-const WORDS: usize = SIZE / size_of::<u64>();
+use crate::{
+    lines::{Line, Lines, Ordering, SIZE},
+    ring::Index,
+};
 
 // Words. The first holds two of 32 bits: the size, and above it `ctl`.
 const HEAD: usize = 0;
@@ -49,42 +43,40 @@ pub(crate) enum Operation {
 /// The memory of a descriptor ring. A slot is written only while it is the driver's.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
-    memory: Coherent,
-    /// The bus address of slot 0.
-    iova: u64,
+    lines: Lines,
 }
 
 impl Descriptors {
-    /// Links the slots of `memory`, whose bus address is `iova`, into a ring: `next` never changes.
-    ///
-    pub(crate) fn new(memory: Coherent, iova: u64) -> Self {
-        let ring = Self { memory, iova };
-        let count = ring.memory.len() / SIZE;
+    /// Links `lines`, as many as the channel's [`Ring`](crate::ring::Ring) has slots, into a ring:
+    /// `next` never changes.
+    pub(crate) fn new(lines: Lines) -> Self {
+        let ring = Self { lines };
+        let count = ring.lines.count();
         for index in 0..count {
-            // Relaxed: the doorbell orders it before the device's reads.
             let next = ring.address((index + 1) % count);
-            ring.memory.store_u64(index * SIZE + NEXT * 8, next, Ordering::Relaxed);
+            // SAFETY: below the count.
+            let line = unsafe { ring.lines.line(index) };
+            // Relaxed: the doorbell orders it before the device's reads.
+            line[NEXT].store(next, Ordering::Relaxed);
         }
         ring
     }
 
-    /// The words of a slot.
-    fn slot(&self, index: Index) -> &[AtomicU64; WORDS] {
-        let slots = self.memory.address().cast::<[AtomicU64; WORDS]>();
-        // SAFETY: aligned, and in bounds by the mask (`new` checks both); valid as long as `self`
-        // has the memory. The CPU side has atomic accesses only, and a device's are not Rust's.
-        unsafe { &*slots.add(index.get()) }
+    fn slot(&self, index: Index) -> &Line {
+        // SAFETY: an `Index` is below the size of the channel's ring, and there are as many lines.
+        unsafe { self.lines.line(index.get()) }
     }
 
     /// The bus address of a slot.
     pub(crate) const fn address(&self, index: usize) -> u64 {
-        self.iova + (index * SIZE) as u64
+        self.lines.iova() + (index * SIZE) as u64
     }
 
     /// The slot at a bus address, if there is one.
     pub(crate) fn index(&self, address: u64) -> Option<usize> {
-        let offset = usize::try_from(address.checked_sub(self.iova)?).ok()?;
-        (offset < self.memory.len() && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
+        let offset = usize::try_from(address.checked_sub(self.lines.iova())?).ok()?;
+        let index = offset / SIZE;
+        (index < self.lines.count() && offset.is_multiple_of(SIZE)).then_some(index)
     }
 
     /// Writes a slot.

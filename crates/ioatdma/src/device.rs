@@ -18,8 +18,8 @@ use dmaengine::{
 use crate::{
     bar::{Bar, ChannelRegisters, Platform, wait},
     channel::IoatChannel,
-    descriptor,
     error::{Halt, ProbeError, StartError},
+    lines,
     quirks::{Quirks, Version},
     registers::{
         CBVER, CHANCNT, COUNT_MASK, DMACAPABILITY, DMACAPABILITY_BLOCK_FILL, INTRCTRL,
@@ -215,7 +215,7 @@ impl IoatDevice {
             }
         });
         let channels: Vec<_> = channels.collect();
-        let ring = descriptor::SIZE << options.ring_order;
+        let ring = lines::SIZE << options.ring_order;
         let arena = Arena::new(count * (ring + PER_CHANNEL) + 2 * SELF_TEST_LEN + PER_CHANNEL)?;
         let shared = Shared {
             bar,
