@@ -195,17 +195,21 @@ impl Ring {
         if distance < self.issued - self.tail { distance as usize + 1 } else { 0 }
     }
 
-    /// Takes out the oldest `count` descriptors, whose operations end with `status`.
+    /// Takes out the oldest `count` descriptors, which were issued and whose operations end with
+    /// `status`.
     pub(crate) fn end(&mut self, count: usize, status: Status, report: &mut dyn FnMut(Completion)) {
+        debug_assert!(count <= self.in_flight());
         for _ in 0..count {
             self.end_oldest(status, report);
         }
     }
 
-    /// Takes out the oldest descriptor and the rest of its operation, which ends with `status`.
+    /// Takes out the oldest descriptor, which was issued, and the rest of its operation, which ends
+    /// with `status`.
     pub(crate) fn end_operation(&mut self, status: Status, report: &mut dyn FnMut(Completion)) {
         let of_nobody = self.null == Some(self.tail);
-        while !self.is_empty() && !self.end_oldest(status, report) && !of_nobody {}
+        // Operations are issued as a whole.
+        while self.in_flight() > 0 && !self.end_oldest(status, report) && !of_nobody {}
     }
 
     /// Takes out everything, also what was not issued.
@@ -213,28 +217,22 @@ impl Ring {
         while !self.is_empty() {
             self.end_oldest(status, report);
         }
+        self.issued = self.head;
+        self.unissued = self.oldest;
+        self.fence = false;
     }
 
     /// Takes out the oldest descriptor; whether it ended an operation. There must be one.
     fn end_oldest(&mut self, status: Status, report: &mut dyn FnMut(Completion)) -> bool {
         debug_assert!(!self.is_empty());
         let Index(index) = self.index(self.tail);
-        let len = self.lengths[index];
         if self.null == Some(self.tail) {
             self.null = None;
         }
         self.tail += 1;
-        if self.issued < self.tail {
-            // It was not issued, nor was anything behind it.
-            self.issued = self.tail;
-            self.fence = false;
-        }
-        let Some(len) = len else { return false };
+        let Some(len) = self.lengths[index] else { return false };
         let cookie = self.oldest;
         self.oldest = cookie.next();
-        if self.unissued.is_before(self.oldest) {
-            self.unissued = self.oldest;
-        }
         report(Completion::of(cookie, status, len.get()));
         true
     }
