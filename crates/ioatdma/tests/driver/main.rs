@@ -4,6 +4,7 @@
 mod conformance;
 mod copies;
 mod events;
+mod failing;
 mod halts;
 mod machine;
 mod operations;
