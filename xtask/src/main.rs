@@ -2,8 +2,11 @@
 //!
 //! Both are lists of commands, printed as they run, so that any of them can be repeated by hand.
 
+mod callgrind;
+
 use std::{
     env,
+    path::Path,
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -12,8 +15,10 @@ const HELP: &str = "\
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test    All tests: unit, property, simulation, model checking, TAP against the kernel's TCP
-  check   Formatting, lints and documentation, with warnings as errors
+  test        All tests: unit, property, simulation, model checking, TAP against the kernel's TCP,
+              and the counts of `callgrind`
+  check       Formatting, lints and documentation, with warnings as errors
+  callgrind   Instructions that the I/OAT driver takes; fails where they are more than allowed
 
 Example: cargo xtask check && cargo xtask test";
 
@@ -22,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => test(),
         ["check"] => check(),
+        ["callgrind"] => callgrind::run(),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
@@ -40,19 +46,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// A command that failed, as it can be typed again.
+/// The workspace's root.
+fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// A command that failed, as it can be typed again, or what else is wrong.
 type Failed = String;
 
 fn test() -> Result<(), Failed> {
     cargo(&["test", "--workspace", "--all-targets"], &[])?;
     // Documentation examples are not among `--all-targets`.
     cargo(&["test", "--workspace", "--doc"], &[])?;
-    // Model checking explores every interleaving of the ring and the wake-up. Its own target
-    // folder, because the flag would otherwise rebuild everything each time.
+    // Model checking explores every interleaving: of the copy threads' ring and their wake-up, of
+    // the I/OAT driver and its device. Its own target folder, because the flag would otherwise
+    // rebuild everything each time.
     cargo(
-        &["test", "--package", "dmaengine", "--lib", "--release", "model"],
+        &["test", "--package", "dmaengine", "--package", "ioatdma", "--lib", "--release", "model"],
         &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
-    )
+    )?;
+    callgrind::run()
 }
 
 fn check() -> Result<(), Failed> {
@@ -73,11 +87,7 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), Failed> {
     let shown = shown.join(" ");
     println!("xtask: {shown}");
     let started = Instant::now();
-    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(arguments)
-        .envs(variables.iter().copied())
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status();
+    let status = cargo_command().args(arguments).envs(variables.iter().copied()).status();
     match status {
         Ok(status) if status.success() => {
             println!("xtask: passed in {:.1} s: {shown}", started.elapsed().as_secs_f64());
@@ -85,4 +95,11 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), Failed> {
         }
         _ => Err(shown),
     }
+}
+
+/// `cargo`, to be run at the workspace's root.
+fn cargo_command() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
 }

@@ -162,7 +162,10 @@ impl ChannelInfo {
 
     /// Descriptors that an operation of `len` bytes takes.
     #[must_use]
+    #[inline]
     pub const fn descriptors(&self, len: usize) -> usize {
-        len.div_ceil(self.xfercap.get())
+        // Nearly always one; a division costs more than all other checks together.
+        let xfercap = self.xfercap.get();
+        if len <= xfercap { (len != 0) as usize } else { len.div_ceil(xfercap) }
     }
 }

@@ -1,7 +1,4 @@
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::OnceLock;
 
 use crate::{Arena, MapError};
 
@@ -11,19 +8,44 @@ const REGIONS: usize = 32;
 /// The arenas that are mapped for a device, and where: what a driver translates with.
 ///
 /// It only grows. Reading takes no lock: a channel translates two addresses per descriptor while
-/// another thread may map an arena.
+/// another thread may map an arena. A channel that keeps the [`IovaRegion`]s it found last seldom
+/// has to look here at all.
 #[derive(Debug, Default)]
 pub struct IovaMap {
     /// Filled from the front.
     regions: [OnceLock<Region>; REGIONS],
-    /// The index of the region that the last translation found.
-    last: AtomicUsize,
 }
 
 #[derive(Debug)]
 struct Region {
     arena: Arena,
     iova: u64,
+}
+
+/// One arena of an [`IovaMap`] and where it is: valid as long as the map. The default is a region
+/// without memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IovaRegion {
+    /// The process address of the first byte.
+    start: u64,
+    /// That of the byte behind the last.
+    end: u64,
+    /// From process addresses to IOVAs, modulo 2^64.
+    offset: u64,
+}
+
+impl IovaRegion {
+    /// The IOVA of `address`, if all `len` bytes from there lie in the region.
+    #[must_use]
+    #[inline]
+    pub fn translate(&self, address: *const u8, len: u32) -> Option<u64> {
+        let first = address.addr() as u64;
+        // If it wraps, `first` lies in the upper half of the address space, which is negative, and
+        // below every region: no object of a process lies there, so `start` is positive.
+        let end = first.wrapping_add(len.into());
+        let inside = first.cast_signed() >= self.start.cast_signed() && end <= self.end;
+        inside.then_some(first.wrapping_add(self.offset))
+    }
 }
 
 impl IovaMap {
@@ -62,25 +84,18 @@ impl IovaMap {
     /// The IOVA of `address`, if all `len` bytes from there lie in one arena.
     #[must_use]
     pub fn translate(&self, address: *const u8, len: usize) -> Option<u64> {
-        // Relaxed: a hint; the region is checked below.
-        let last = self.last.load(Ordering::Relaxed);
-        if let Some(iova) = self.regions[last].get().and_then(|region| region.iova(address, len)) {
-            return Some(iova);
-        }
-        self.regions.iter().map_while(OnceLock::get).enumerate().find_map(|(index, region)| {
-            let iova = region.iova(address, len)?;
-            // Relaxed: as above.
-            self.last.store(index, Ordering::Relaxed);
-            Some(iova)
-        })
+        let IovaRegion { offset, .. } = self.region(address, len)?;
+        Some((address.addr() as u64).wrapping_add(offset))
     }
-}
 
-impl Region {
-    fn iova(&self, address: *const u8, len: usize) -> Option<u64> {
-        self.arena
-            .contains(address, len)
-            .then(|| self.iova + (address.addr() - self.arena.base().addr()) as u64)
+    /// The arena that holds all `len` bytes from `address` on.
+    #[must_use]
+    pub fn region(&self, address: *const u8, len: usize) -> Option<IovaRegion> {
+        let mut regions = self.regions.iter().map_while(OnceLock::get);
+        let Region { arena, iova } = regions.find(|region| region.arena.contains(address, len))?;
+        let start = arena.base().addr() as u64;
+        let (end, offset) = (start + arena.len() as u64, iova.wrapping_sub(start));
+        Some(IovaRegion { start, end, offset })
     }
 }
 
@@ -105,6 +120,28 @@ mod tests {
             assert_eq!(map.translate(base.wrapping_sub(1), 2), None);
             assert_eq!(map.translate(base.wrapping_add(1), usize::MAX), None);
         }
+    }
+
+    #[test]
+    fn a_region_translates_what_lies_in_it() {
+        let map = IovaMap::new();
+        let arena = Arena::new(8192).unwrap();
+        map.insert(&arena, 0x10_0000).unwrap();
+        let base = arena.base();
+        let region = map.region(base.wrapping_add(5000), 1).unwrap();
+        assert_eq!(map.region(base.wrapping_add(5000), 8192), None);
+        assert_eq!(region.translate(base, 8192), Some(0x10_0000));
+        assert_eq!(region.translate(base.wrapping_add(8191), 1), Some(0x10_1fff));
+        assert_eq!(region.translate(base.wrapping_add(8191), 2), None);
+        assert_eq!(region.translate(base.wrapping_sub(1), 2), None);
+        assert_eq!(region.translate(base.wrapping_add(1), u32::MAX), None);
+        // Where the end would wrap to something small.
+        for before_the_end in [1, 2, 1 << 20, u32::MAX as usize] {
+            let address = std::ptr::without_provenance(before_the_end.wrapping_neg());
+            assert_eq!(region.translate(address, u32::MAX), None);
+        }
+        assert_eq!(IovaRegion::default().translate(base, 1), None);
+        assert_eq!(IovaRegion::default().translate(std::ptr::null(), 1), None);
     }
 
     #[test]

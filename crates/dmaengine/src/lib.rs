@@ -74,7 +74,7 @@ pub use channel::{DmaChannel, Stuck, SubmitError};
 pub use cookie::Cookie;
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
-pub use iova::IovaMap;
+pub use iova::{IovaMap, IovaRegion};
 pub use layer::{Layer, Layered};
 pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,

@@ -1,29 +1,25 @@
-//! One channel: submission, doorbell, completion, and recovery.
+//! One channel: doorbell, completion, and recovery. What comes before the doorbell is in `submit`.
+
+mod submit;
 
 use std::{
-    collections::VecDeque,
-    fmt,
-    mem::ManuallyDrop,
-    os::fd::BorrowedFd,
-    sync::{
-        Arc,
-        atomic::{Ordering, fence},
-    },
-    time::Duration,
+    collections::VecDeque, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration,
 };
 
 use dmaengine::{
-    ChannelInfo, Coherent, Completion, Cookie, DmaChannel, Flags, Status, Stuck, SubmitError,
+    ChannelInfo, Completion, Cookie, DmaChannel, Flags, IovaRegion, Status, Stuck, SubmitError,
 };
 
 use crate::{
     bar::ChannelRegisters,
-    descriptor::{self, Control, Descriptors, Operation},
+    completion::CompletionWord,
+    descriptor::{Control, Descriptors, Operation},
     device::{Completions, Shared},
     error::{Halt, StartError},
+    lines::{Lines, Ordering, fence},
     registers::{CHAINADDR, CHANCMP, ChanCtrl, ChanState, ChanStatus},
     reset::{ResetError, Stopped, reset},
-    ring::{Ring, Slot},
+    ring::Ring,
 };
 
 /// How long a reset may take outside [`DmaChannel::terminate_sync`] (Linux: 200 ms).
@@ -35,12 +31,6 @@ const START_TIMEOUT: Duration = Duration::from_millis(100);
 /// Polls without progress before CHANSTS is read, which costs a round trip over the bus: a completion
 /// write may be lost, and a halt may have failed to write one.
 const POLLS_BEFORE_CHANSTS: u32 = 1024;
-/// The ring starts at a page.
-const RING_ALIGNMENT: usize = 4096;
-/// A cache line for the completion word.
-const COMPLETION_SIZE: usize = 64;
-/// Slots that operations do not get: the one that is always free, and one for an interrupt.
-pub(crate) const RESERVED_SLOTS: usize = 2;
 
 /// Whether operations are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +51,13 @@ pub(crate) struct IoatChannel {
     /// Leaked if the device cannot be proven idle: it may still read it.
     descriptors: ManuallyDrop<Descriptors>,
     /// Leaked likewise: the device may still write it.
-    completion: ManuallyDrop<Coherent>,
-    completion_iova: u64,
+    completion: ManuallyDrop<CompletionWord>,
     ring: Ring,
+    /// What the last descriptor of an operation asks for.
+    end_control: Control,
+    /// The regions that the last source and the last target lay in: most likely the next ones do.
+    source_region: IovaRegion,
+    target_region: IovaRegion,
     /// The completion word as last looked at.
     seen: u64,
     /// Polls since there was progress.
@@ -86,7 +80,7 @@ impl IoatChannel {
             registers.release();
             shared.release(index);
         })?;
-        let (descriptors, completion, completion_iova) = memory;
+        let (descriptors, completion) = memory;
         // From here on dropping it gives it back.
         let mut channel = Self {
             index,
@@ -94,8 +88,13 @@ impl IoatChannel {
             registers,
             descriptors: ManuallyDrop::new(descriptors),
             completion: ManuallyDrop::new(completion),
-            completion_iova,
             ring: Ring::new(shared.options.ring_order),
+            end_control: match shared.options.completions {
+                Completions::PerOperation => Control::COMPL_WRITE,
+                Completions::PerBatch => Control::empty(),
+            },
+            source_region: IovaRegion::default(),
+            target_region: IovaRegion::default(),
             seen: 0,
             idle_polls: 0,
             // All that can be in flight, so that reporting never allocates.
@@ -108,16 +107,9 @@ impl IoatChannel {
         Ok(channel)
     }
 
-    /// The ring, the completion word, and the latter's bus address.
-    fn allocate(shared: &Shared) -> Result<(Descriptors, Coherent, u64), StartError> {
-        let size = descriptor::SIZE << shared.options.ring_order;
-        let ring = shared.arena.alloc_coherent(size, RING_ALIGNMENT)?;
-        let completion = shared.arena.alloc_coherent(COMPLETION_SIZE, COMPLETION_SIZE)?;
-        let iova = |memory: &Coherent| {
-            shared.iova.translate(memory.address(), memory.len()).ok_or(StartError::Unmapped)
-        };
-        let (ring_iova, completion_iova) = (iova(&ring)?, iova(&completion)?);
-        Ok((Descriptors::new(ring, ring_iova), completion, completion_iova))
+    fn allocate(shared: &Shared) -> Result<(Descriptors, CompletionWord), StartError> {
+        let ring = Lines::allocate(shared, 1 << shared.options.ring_order)?;
+        Ok((Descriptors::new(ring), CompletionWord::allocate(shared)?))
     }
 
     fn reset(&self, timeout: Duration) -> Result<Stopped, ResetError> {
@@ -129,33 +121,30 @@ impl IoatChannel {
     fn start(&mut self) -> Result<(), StartError> {
         // RESET has forgotten CHANCTRL and CHANCMP.
         self.registers.set_control(ChanCtrl::RUN);
-        // Relaxed: the doorbell below orders it.
-        self.completion.store_u64(0, 0, Ordering::Relaxed);
-        self.registers.set_address(CHANCMP, self.completion_iova);
+        self.completion.clear();
+        self.registers.set_address(CHANCMP, self.completion.iova());
         self.ring.begin_chain();
-        let first = self.ring.head_index();
-        let address = self.descriptors.address(first);
+        let first = self.ring.index(self.ring.head());
+        let address = self.descriptors.address(first.get());
         self.registers.set_address(CHAINADDR, address);
         self.descriptors.write(first, Operation::Null, Control::COMPL_WRITE);
-        self.ring.push(Slot::Null);
+        self.ring.push_null();
         self.doorbell();
         let completed = |word: u64| ChanStatus(word).descriptor() == address;
         let done = self.registers.wait(START_TIMEOUT, |registers| {
-            // Acquire: as in `poll`.
-            completed(self.completion.load_u64(0, Ordering::Acquire))
-                || registers.status().state() == ChanState::Halted
+            completed(self.completion.read()) || registers.status().state() == ChanState::Halted
         });
-        let word = self.completion.load_u64(0, Ordering::Acquire);
+        let word = self.completion.read();
         let status = self.registers.status();
         // The empty descriptor belongs to nobody, whatever became of it.
         self.ring.end_all(Status::Aborted, &mut |_| {});
         self.seen = word;
         self.idle_polls = 0;
         if completed(word) && done {
-            self.service = Service::Up;
+            self.serve(Service::Up);
             return Ok(());
         }
-        self.service = Service::Down;
+        self.serve(Service::Down);
         Err(match status {
             ChanStatus::GONE => StartError::Gone,
             _ if status.state() == ChanState::Halted => StartError::Halted(self.registers.errors()),
@@ -174,36 +163,19 @@ impl IoatChannel {
         self.registers.set_dma_count(count);
     }
 
-    /// Checks that `count` descriptors can be taken now.
-    fn admit(&self, count: usize) -> Result<(), SubmitError> {
-        if self.service != Service::Up {
-            return Err(SubmitError::ChannelDown);
-        }
-        if count > self.space() { Err(SubmitError::RingFull) } else { Ok(()) }
+    /// Takes operations, or takes none any more.
+    fn serve(&mut self, service: Service) {
+        self.service = service;
+        self.make_room();
     }
 
-    fn translate(&self, address: *const u8, len: usize) -> Result<u64, SubmitError> {
-        let iova = self.shared.iova.translate(address, len);
-        iova.ok_or_else(|| SubmitError::Unreachable { address: address.addr() })
-    }
-
-    /// Writes an operation of `len` bytes in pieces of at most XFERCAP. There must be room.
-    fn push(&mut self, len: usize, piece: impl Fn(u64, u32) -> Operation) -> Cookie {
-        let cookie = self.ring.next_cookie();
-        let xfercap = self.info.xfercap.get();
-        let mut done = 0;
-        while done < len {
-            // XFERCAP is at most 2^31.
-            let size = xfercap.min(len - done);
-            let last = done + size == len;
-            let each = self.shared.options.completions == Completions::PerOperation;
-            let control = if last && each { Control::COMPL_WRITE } else { Control::empty() };
-            let operation = piece(done as u64, size as u32);
-            self.descriptors.write(self.ring.head_index(), operation, control);
-            self.ring.push(if last { Slot::Last(len) } else { Slot::Part });
-            done += size;
+    /// Lets operations have what has become free.
+    fn make_room(&mut self) {
+        match self.service {
+            // What is to be reported is still the client's.
+            Service::Up => self.ring.set_limit(self.to_report.len()),
+            Service::Down | Service::Gone => self.ring.close(),
         }
-        cookie
     }
 
     /// Descriptors that have ended if `status` is where the channel stands. An address that is not
@@ -236,22 +208,36 @@ impl IoatChannel {
                 let _ = self.start();
             }
             // What is in flight stays so until `terminate_sync` proves the channel idle.
-            Err(ResetError::Stuck) => self.service = Service::Down,
+            Err(ResetError::Stuck) => self.serve(Service::Down),
             Err(ResetError::Gone) => self.lose(report),
         }
     }
 
     /// The device has left the bus: nothing of it reaches memory any more.
     fn lose(&mut self, report: &mut dyn FnMut(Completion)) {
-        self.service = Service::Gone;
         self.ring.end_all(Status::DeviceLost, report);
+        self.serve(Service::Gone);
+    }
+
+    /// Ends what has ended now that the channel stands at `status`.
+    fn advance(&mut self, status: ChanStatus, report: &mut dyn FnMut(Completion)) {
+        if status == ChanStatus::GONE {
+            self.lose(report);
+            return;
+        }
+        let count = self.completed_by(status);
+        self.ring.end(count, Status::Success, report);
+        // The register decides: the word may be older.
+        if status.state() == ChanState::Halted
+            && self.registers.status().state() == ChanState::Halted
+        {
+            self.recover(report);
+        }
     }
 
     /// Where the channel stands, if that may be news.
     fn progress(&mut self) -> Option<ChanStatus> {
-        // Acquire: what the device wrote before the completion word is visible from here on. One
-        // load: address and state belong together.
-        let word = self.completion.load_u64(0, Ordering::Acquire);
+        let word = self.completion.read();
         if word != self.seen {
             self.seen = word;
             self.idle_polls = 0;
@@ -285,9 +271,7 @@ unsafe impl DmaChannel for IoatChannel {
     }
 
     fn space(&self) -> usize {
-        // The slot for an interrupt is not for operations, whether it is in use or not.
-        let free = self.ring.free() + self.ring.nulls();
-        free.saturating_sub(RESERVED_SLOTS - 1 + self.to_report.len())
+        self.ring.space()
     }
 
     unsafe fn submit(
@@ -295,29 +279,13 @@ unsafe impl DmaChannel for IoatChannel {
         operation: &dmaengine::Operation<'_>,
         flags: Flags,
     ) -> Result<Cookie, SubmitError> {
-        let count = self.info.check(operation, flags)?;
-        self.admit(count)?;
-        match *operation {
-            dmaengine::Operation::Memcpy { source, target, len } => {
-                let source = self.translate(source, len)?;
-                let target = self.translate(target, len)?;
-                Ok(self.push(len, |done, len| Operation::Copy {
-                    source: source + done,
-                    target: target + done,
-                    len,
-                }))
-            }
-            dmaengine::Operation::Memset { pattern, target, len } => {
-                let target = self.translate(target, len)?;
-                // XFERCAP is a multiple of 8, so every piece begins with the pattern's first byte.
-                Ok(self.push(len, |done, len| Operation::Fill {
-                    pattern,
-                    target: target + done,
-                    len,
-                }))
-            }
-            _ => Err(SubmitError::Unsupported { operation: operation.kind() }),
+        if let dmaengine::Operation::Memcpy { source, target, len } = *operation
+            && flags.is_empty()
+            && let Some(cookie) = self.submit_copy(source, target, len, Flags::empty())
+        {
+            return Ok(cookie);
         }
+        self.submit_any(operation, flags)
     }
 
     fn issue_pending(&mut self) {
@@ -325,31 +293,21 @@ unsafe impl DmaChannel for IoatChannel {
         if self.service != Service::Up {
             return;
         }
-        if self.shared.options.completions == Completions::PerBatch {
-            self.descriptors.request_completion(last);
-        }
+        // What ends a batch always tells.
+        self.descriptors.add(last, Control::COMPL_WRITE);
         self.doorbell();
     }
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
-        while let Some(completion) = self.to_report.pop_front() {
-            report(completion);
+        if !self.to_report.is_empty() {
+            self.to_report.drain(..).for_each(&mut *report);
+            self.make_room();
         }
-        if self.service != Service::Up {
-            return;
-        }
-        let Some(status) = self.progress() else { return };
-        if status == ChanStatus::GONE {
-            self.lose(report);
-            return;
-        }
-        let count = self.completed_by(status);
-        self.ring.end(count, Status::Success, report);
-        // The register decides: the word may be older.
-        if status.state() == ChanState::Halted
-            && self.registers.status().state() == ChanState::Halted
+        if self.service == Service::Up
+            && let Some(status) = self.progress()
         {
-            self.recover(report);
+            self.advance(status, report);
+            self.make_room();
         }
     }
 
@@ -378,17 +336,16 @@ unsafe impl DmaChannel for IoatChannel {
         let count = self.completed_by(status);
         let Self { ring, to_report, .. } = self;
         ring.end(count, Status::Success, &mut |completion| to_report.push_back(completion));
-        if !self.ring.has_issued_operation() {
-            return false;
-        }
-        if self.ring.nulls() == 0 {
-            let index = self.ring.head_index();
+        let waits = self.ring.has_issued_operation();
+        if waits && !self.ring.has_null() {
+            let index = self.ring.index(self.ring.head());
             let control = Control::INT_EN | Control::COMPL_WRITE;
             self.descriptors.write(index, Operation::Null, control);
-            self.ring.push(Slot::Null);
+            self.ring.push_null();
             self.doorbell();
         }
-        true
+        self.make_room();
+        waits
     }
 
     fn event(&self) -> Option<BorrowedFd<'_>> {
@@ -413,12 +370,13 @@ unsafe impl DmaChannel for IoatChannel {
                     Ok(())
                 }
                 Err(ResetError::Stuck) => {
-                    self.service = Service::Down;
+                    self.serve(Service::Down);
                     Err(Stuck)
                 }
             }
         };
         self.to_report = to_report;
+        self.make_room();
         result
     }
 }

@@ -1,33 +1,34 @@
-//! Descriptors as the driver writes them: 64 bytes, aligned to 64.
-
-use std::sync::atomic::Ordering;
+//! Descriptors as the driver writes them: a line each.
 
 use bitflags::bitflags;
-use dmaengine::Coherent;
 
-/// Size and alignment in bytes.
-pub(crate) const SIZE: usize = 64;
+use crate::{
+    lines::{Line, Lines, Ordering, SIZE},
+    ring::Index,
+};
 
-// Offsets in bytes. The two 32-bit words `size` and `ctl` are written as one 64-bit word.
-const HEAD: usize = 0x00;
-const SOURCE: usize = 0x08;
-const TARGET: usize = 0x10;
-const NEXT: usize = 0x18;
-const _: () = assert!(NEXT + 8 <= SIZE);
+// Words. The first holds two of 32 bits: the size, and above it `ctl`.
+const HEAD: usize = 0;
+const SOURCE: usize = 1;
+const TARGET: usize = 2;
+const NEXT: usize = 3;
 
 /// Operation codes, bits 31:24 of `ctl`.
-const OP_FILL: u32 = 0x01 << 24;
+const OP_FILL: u64 = 0x01 << 56;
 
 bitflags! {
-    /// Flags in `ctl`.
+    /// Flags in `ctl`, where they are in the first word.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) struct Control: u32 {
+    pub(crate) struct Control: u64 {
         /// Interrupt when done.
-        const INT_EN = 1 << 0;
+        const INT_EN = 1 << 32;
         /// Write the completion word when done.
-        const COMPL_WRITE = 1 << 3;
+        const COMPL_WRITE = 1 << 35;
+        /// End, with all that was written, before the next descriptor begins. (Descriptors end in
+        /// order, so all before it have ended too.)
+        const FENCE = 1 << 36;
         /// Move nothing. The size must still not be 0.
-        const NULL = 1 << 5;
+        const NULL = 1 << 37;
     }
 }
 
@@ -42,57 +43,62 @@ pub(crate) enum Operation {
 /// The memory of a descriptor ring. A slot is written only while it is the driver's.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
-    memory: Coherent,
-    /// The bus address of slot 0.
-    iova: u64,
+    lines: Lines,
 }
 
 impl Descriptors {
-    /// Links the slots of `memory`, whose bus address is `iova`, into a ring: `next` never changes.
-    pub(crate) fn new(memory: Coherent, iova: u64) -> Self {
-        let ring = Self { memory, iova };
-        let count = ring.memory.len() / SIZE;
+    /// Links `lines`, as many as the channel's [`Ring`](crate::ring::Ring) has slots, into a ring:
+    /// `next` never changes.
+    pub(crate) fn new(lines: Lines) -> Self {
+        let ring = Self { lines };
+        let count = ring.lines.count();
         for index in 0..count {
-            // Relaxed: the doorbell orders it before the device's reads.
             let next = ring.address((index + 1) % count);
-            ring.memory.store_u64(index * SIZE + NEXT, next, Ordering::Relaxed);
+            // SAFETY: below the count.
+            let line = unsafe { ring.lines.line(index) };
+            // Relaxed: the doorbell orders it before the device's reads.
+            line[NEXT].store(next, Ordering::Relaxed);
         }
         ring
     }
 
+    fn slot(&self, index: Index) -> &Line {
+        // SAFETY: an `Index` is below the size of the channel's ring, and there are as many lines.
+        unsafe { self.lines.line(index.get()) }
+    }
+
     /// The bus address of a slot.
     pub(crate) const fn address(&self, index: usize) -> u64 {
-        self.iova + (index * SIZE) as u64
+        self.lines.iova() + (index * SIZE) as u64
     }
 
     /// The slot at a bus address, if there is one.
     pub(crate) fn index(&self, address: u64) -> Option<usize> {
-        let offset = usize::try_from(address.checked_sub(self.iova)?).ok()?;
-        (offset < self.memory.len() && offset.is_multiple_of(SIZE)).then_some(offset / SIZE)
+        let offset = usize::try_from(address.checked_sub(self.lines.iova())?).ok()?;
+        let index = offset / SIZE;
+        (index < self.lines.count() && offset.is_multiple_of(SIZE)).then_some(index)
     }
 
     /// Writes a slot.
-    pub(crate) fn write(&self, index: usize, operation: Operation, control: Control) {
+    pub(crate) fn write(&self, index: Index, operation: Operation, control: Control) {
         let (code, len, second, target) = match operation {
             // Size 1 as Linux writes it: version 3.0 refuses size 0.
             Operation::Null => (Control::NULL.bits(), 1, 0, 0),
             Operation::Copy { source, target, len } => (0, len, source, target),
             Operation::Fill { pattern, target, len } => (OP_FILL, len, pattern, target),
         };
-        let head = u64::from(code | control.bits()) << 32 | u64::from(len);
-        let at = index * SIZE;
+        let head = code | control.bits() | u64::from(len);
+        let slot = self.slot(index);
         // Relaxed, all three: the doorbell orders them before the device's reads.
-        self.memory.store_u64(at + HEAD, head, Ordering::Relaxed);
-        self.memory.store_u64(at + SOURCE, second, Ordering::Relaxed);
-        self.memory.store_u64(at + TARGET, target, Ordering::Relaxed);
+        slot[HEAD].store(head, Ordering::Relaxed);
+        slot[SOURCE].store(second, Ordering::Relaxed);
+        slot[TARGET].store(target, Ordering::Relaxed);
     }
 
-    /// Asks for a completion write at a slot that was written and not yet issued.
-    pub(crate) fn request_completion(&self, index: usize) {
-        let at = index * SIZE + HEAD;
-        // Relaxed: as in `write`.
-        let head = self.memory.load_u64(at, Ordering::Relaxed);
-        let head = head | u64::from(Control::COMPL_WRITE.bits()) << 32;
-        self.memory.store_u64(at, head, Ordering::Relaxed);
+    /// Sets flags at a slot that was written and not yet issued.
+    pub(crate) fn add(&self, index: Index, control: Control) {
+        let head = &self.slot(index)[HEAD];
+        // Relaxed: as in `write`. Nobody else writes it.
+        head.store(head.load(Ordering::Relaxed) | control.bits(), Ordering::Relaxed);
     }
 }

@@ -17,21 +17,25 @@ use dmaengine::{
 
 use crate::{
     bar::{Bar, ChannelRegisters, Platform, wait},
-    channel::{IoatChannel, RESERVED_SLOTS},
-    descriptor,
+    channel::IoatChannel,
     error::{Halt, ProbeError, StartError},
+    lines,
     quirks::{Quirks, Version},
     registers::{
         CBVER, CHANCNT, COUNT_MASK, DMACAPABILITY, DMACAPABILITY_BLOCK_FILL, INTRCTRL,
         INTRCTRL_MASTER_INT_EN, INTRCTRL_MSIX_VECTOR_CONTROL, XFERCAP,
     },
     reset::reset,
+    ring::RESERVED,
 };
 
 /// The most channels that are used of a device (Linux: the same).
 const MAX_CHANNELS: u8 = 4;
 /// The smallest XFERCAP that the specification allows, log2.
 const MIN_XFERCAP: u8 = 12;
+/// The most pieces on a side of a scatter-gather copy. The hardware has no lists, so that the ring
+/// is the limit; but each piece is compared with each.
+const MAX_SG: usize = 64;
 /// How long a channel's first reset may take (Linux: 200 ms).
 const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// Length of the self test's copy in bytes, as Linux's.
@@ -57,7 +61,7 @@ pub enum Completions {
 /// Settings.
 #[derive(Clone)]
 pub struct Options {
-    /// log2 of the descriptors in a channel's ring; brought into 2 to 15. Two of them are not for
+    /// log2 of the descriptors in a channel's ring; brought into 2 to 15. Three of them are not for
     /// operations.
     pub ring_order: u8,
     /// When the device writes the completion word.
@@ -191,7 +195,9 @@ impl IoatDevice {
         let xfercap = NonZeroUsize::new(1 << log2).filter(|_| log2 >= MIN_XFERCAP);
         let xfercap = xfercap.ok_or(ProbeError::TransferCapacity { log2 })?;
 
-        let mut capabilities = Capabilities::MEMCPY;
+        // No cache hints: what the hardware has, tags that steer writes into a CPU's cache, takes a
+        // tag map from the firmware.
+        let mut capabilities = Capabilities::MEMCPY | Capabilities::MEMCPY_SG | Capabilities::FENCE;
         let fill = bar.read32(DMACAPABILITY) & DMACAPABILITY_BLOCK_FILL != 0;
         capabilities.set(Capabilities::MEMSET, fill);
         let channels = (0..count).map(|index| {
@@ -203,12 +209,13 @@ impl IoatDevice {
                 capabilities,
                 addressing: Addressing::Iova,
                 xfercap,
-                ring_size: (1 << options.ring_order) - RESERVED_SLOTS,
+                ring_size: (1 << options.ring_order) - RESERVED,
+                max_sg: MAX_SG.min((1 << options.ring_order) - RESERVED),
                 ..ChannelInfo::new(engine.clone(), kind)
             }
         });
         let channels: Vec<_> = channels.collect();
-        let ring = descriptor::SIZE << options.ring_order;
+        let ring = lines::SIZE << options.ring_order;
         let arena = Arena::new(count * (ring + PER_CHANNEL) + 2 * SELF_TEST_LEN + PER_CHANNEL)?;
         let shared = Shared {
             bar,

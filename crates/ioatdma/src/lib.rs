@@ -35,9 +35,13 @@
 
 mod bar;
 mod channel;
+mod completion;
 mod descriptor;
 mod device;
 mod error;
+mod lines;
+#[cfg(all(test, loom))]
+mod model;
 mod quirks;
 mod registers;
 mod reset;

@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    ptr::NonNull,
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
@@ -15,8 +16,10 @@ use super::arena::Block;
 ///
 /// Dropping it frees the memory: first make sure that the device no longer uses it.
 pub struct Coherent {
-    block: Block,
+    /// The first byte of `block`.
+    pointer: NonNull<u8>,
     len: usize,
+    _block: Block,
 }
 
 // SAFETY: the bytes are only accessed atomically.
@@ -30,13 +33,13 @@ impl Coherent {
         debug_assert!(len <= block.size());
         // SAFETY: the block is ours, and no device knows its address yet.
         unsafe { block.pointer().write_bytes(0, block.size()) };
-        Self { block, len }
+        Self { pointer: block.pointer(), len, _block: block }
     }
 
     /// The process address of the first byte, to be translated and told to the device.
     #[must_use]
-    pub fn address(&self) -> *mut u8 {
-        self.block.pointer().as_ptr()
+    pub const fn address(&self) -> *mut u8 {
+        self.pointer.as_ptr()
     }
 
     /// The length in bytes.

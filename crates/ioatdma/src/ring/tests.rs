@@ -10,42 +10,106 @@ fn ended(ring: &mut Ring, count: usize, status: Status) -> Vec<Completion> {
     reports
 }
 
-#[test]
-fn one_slot_is_always_free() {
-    let mut ring = Ring::new(3);
-    assert_eq!(ring.free(), 7);
-    for _ in 0..7 {
-        ring.push(Slot::Last(1));
+/// A ring of `2^order` slots that operations can have.
+fn ring(order: u8) -> Ring {
+    let mut ring = Ring::new(order);
+    ring.set_limit(0);
+    ring
+}
+
+/// Submits an operation of so many descriptors.
+fn push(ring: &mut Ring, descriptors: usize, len: usize) -> Cookie {
+    for _ in 1..descriptors {
+        ring.push_part();
     }
-    assert_eq!(ring.free(), 0);
+    ring.push_last(len)
+}
+
+#[test]
+fn operations_get_all_but_the_reserved_slots() {
+    let mut ring = ring(3);
+    for _ in 0..20 {
+        assert_eq!(ring.space(), 5);
+        push(&mut ring, 5, 1);
+        assert_eq!(ring.space(), 0);
+        ring.issue();
+        assert_eq!(ended(&mut ring, 5, Status::Success).len(), 1);
+        ring.set_limit(2);
+        assert_eq!(ring.space(), 3, "some are withheld");
+        ring.set_limit(0);
+    }
+    ring.close();
+    assert_eq!(ring.space(), 0);
+}
+
+/// With a full ring there is a slot for an event's descriptor, and with one in use as well.
+#[test]
+fn what_is_no_operation_s_takes_the_slot_kept_for_it() {
+    let mut ring = ring(3);
+    push(&mut ring, 2, 1);
+    ring.push_null();
+    ring.set_limit(0);
+    assert_eq!(ring.space(), 3);
+    push(&mut ring, 3, 1);
     ring.issue();
-    assert_eq!(ended(&mut ring, 7, Status::Success).len(), 7);
-    assert_eq!(ring.free(), 7);
+    assert_eq!(ended(&mut ring, 3, Status::Success).len(), 1);
+    assert!(!ring.has_null());
+    ring.set_limit(0);
+    assert_eq!(ring.space(), 2);
+}
+
+/// A fence's descriptor is in the slot kept for it until it is issued; from then on, another slot is
+/// kept.
+#[test]
+fn a_fence_takes_a_slot_from_the_doorbell_on() {
+    let mut ring = ring(4);
+    push(&mut ring, 1, 1);
+    ring.issue();
+    assert_eq!(ring.space(), 12);
+    ring.push_fence();
+    push(&mut ring, 1, 1);
+    assert_eq!(ring.space(), 11);
+    ring.set_limit(0);
+    assert_eq!(ring.space(), 11);
+    push(&mut ring, 11, 1);
+    ring.issue();
+    assert_eq!(ring.space(), 0);
+    for (count, space) in [(0, 0), (1, 0), (1, 1), (1, 2)] {
+        ended(&mut ring, count, Status::Success);
+        ring.set_limit(0);
+        assert_eq!(ring.space(), space);
+    }
+    // One that is taken back before it was issued is in use no more.
+    ring.push_fence();
+    push(&mut ring, 1, 1);
+    ring.end_all(Status::Aborted, &mut |_| {});
+    ring.set_limit(0);
+    assert_eq!(ring.space(), 13);
 }
 
 #[test]
 fn dmacount_wraps_and_begins_again_with_a_chain() {
-    let mut ring = Ring::new(15);
+    let mut ring = ring(15);
     let mut expected = 0_u16;
     for _ in 0..5 {
         for _ in 0..30_000 {
-            ring.push(Slot::Last(1));
+            ring.push_last(1);
         }
         expected = expected.wrapping_add(30_000);
         assert_eq!(ring.issue(), expected);
         assert_eq!(ended(&mut ring, 30_000, Status::Success).len(), 30_000);
     }
     ring.begin_chain();
-    ring.push(Slot::Null);
+    ring.push_null();
     assert_eq!(ring.issue(), 1);
 }
 
 #[test]
 fn an_operation_ends_with_its_last_piece() {
-    let mut ring = Ring::new(4);
-    for slot in [Slot::Part, Slot::Part, Slot::Last(300), Slot::Null, Slot::Last(1)] {
-        ring.push(slot);
-    }
+    let mut ring = ring(4);
+    push(&mut ring, 3, 300);
+    ring.push_null();
+    push(&mut ring, 1, 1);
     ring.issue();
     assert!(ended(&mut ring, 2, Status::Success).is_empty());
     let completion = Completion::success;
@@ -56,12 +120,12 @@ fn an_operation_ends_with_its_last_piece() {
 
 #[test]
 fn a_failed_piece_fails_its_operation_only() {
-    let mut ring = Ring::new(4);
-    for slot in [Slot::Last(1), Slot::Part, Slot::Part, Slot::Last(3), Slot::Last(4)] {
-        ring.push(slot);
+    let mut ring = ring(4);
+    for descriptors in [1, 3, 1] {
+        push(&mut ring, descriptors, descriptors);
     }
     ring.issue();
-    ring.push(Slot::Last(5));
+    push(&mut ring, 1, 5);
     let mut statuses = Vec::new();
     let mut report = |completion: Completion| statuses.push((completion.status, completion.bytes));
     ring.end(2, Status::Success, &mut report);
@@ -72,17 +136,30 @@ fn a_failed_piece_fails_its_operation_only() {
     assert_eq!(statuses, expected);
     assert!(!ring.has_operation());
     assert_eq!((ring.in_flight(), ring.last_pending()), (0, None));
-    assert_eq!(ring.next_cookie().get(), 5, "cookies stay consecutive");
+    assert_eq!(push(&mut ring, 1, 1).get(), 5, "cookies stay consecutive");
+}
+
+#[test]
+fn a_failed_descriptor_of_nobody_fails_nobody() {
+    let mut ring = ring(4);
+    ring.push_null();
+    push(&mut ring, 1, 1);
+    ring.issue();
+    let mut statuses = Vec::new();
+    let mut report = |completion: Completion| statuses.push(completion.status);
+    ring.end_operation(Status::ReadError, &mut report);
+    ring.end_all(Status::Aborted, &mut report);
+    assert_eq!(statuses, [Status::Aborted]);
 }
 
 #[test]
 fn completed_indices_outside_what_is_in_flight_mean_nothing() {
-    let mut ring = Ring::new(3);
+    let mut ring = ring(3);
     for _ in 0..3 {
-        ring.push(Slot::Last(1));
+        ring.push_last(1);
     }
     ring.issue();
-    ring.push(Slot::Last(1));
+    ring.push_last(1);
     assert_eq!([0, 1, 2].map(|index| ring.ended_at(index)), [1, 2, 3]);
     assert_eq!([3, 4, 7].map(|index| ring.ended_at(index)), [0, 0, 0]);
     ended(&mut ring, 3, Status::Success);
@@ -91,35 +168,33 @@ fn completed_indices_outside_what_is_in_flight_mean_nothing() {
 
 #[test]
 fn knows_what_there_is_to_wait_for() {
-    let mut ring = Ring::new(3);
-    ring.push(Slot::Null);
+    let mut ring = ring(3);
+    ring.push_null();
     ring.issue();
-    assert!(ring.nulls() == 1 && !ring.has_issued_operation());
-    ring.push(Slot::Last(1));
-    assert!(ring.nulls() == 1 && !ring.has_issued_operation() && ring.has_operation());
-    assert_eq!(ring.last_pending(), Some(1));
+    assert!(ring.has_null() && !ring.has_issued_operation());
+    ring.push_last(1);
+    assert!(ring.has_null() && !ring.has_issued_operation() && ring.has_operation());
+    assert_eq!(ring.last_pending(), Some(Index(1)));
     ring.issue();
     assert!(ring.has_issued_operation());
     ended(&mut ring, 2, Status::Success);
-    assert!(!ring.has_issued_operation() && !ring.has_operation() && ring.nulls() == 0);
+    assert!(!ring.has_issued_operation() && !ring.has_operation() && !ring.has_null());
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Against a queue of (pieces left, length): the same cookies in the same order, and no slot lost.
+    /// Against a queue of (descriptors, cookie, issued): the same cookies in the same order, and no
+    /// slot lost.
     #[test]
     fn agrees_with_a_queue(actions in prop::collection::vec((0..4_u8, 1..6_usize), 1..400)) {
-        let mut ring = Ring::new(5);
+        let mut ring = ring(5);
         let mut oracle = VecDeque::new();
         let (mut next, mut expected_count) = (1, 0_u16);
         for (action, amount) in actions {
             match action {
-                0 | 1 if ring.free() >= amount => {
-                    for _ in 1..amount {
-                        ring.push(Slot::Part);
-                    }
-                    ring.push(Slot::Last(amount * 100));
+                0 | 1 if ring.space() >= amount => {
+                    prop_assert_eq!(push(&mut ring, amount, amount * 100).get(), next);
                     oracle.push_back((amount, next, false));
                     next += 1;
                 }
@@ -134,20 +209,21 @@ proptest! {
                 }
                 3 => {
                     if let Some((pieces, cookie, true)) = oracle.front().copied() {
-                        let first = (ring.head_index() + 32 - (31 - ring.free())) % 32;
-                        let last = (first + pieces - 1) % 32;
-                        prop_assert_eq!(ring.ended_at(last), pieces);
+                        let used: usize = oracle.iter().map(|(pieces, ..)| pieces).sum();
+                        let last = ring.head() - used as u64 + pieces as u64 - 1;
+                        prop_assert_eq!(ring.ended_at(ring.index(last).get()), pieces);
                         let reports = ended(&mut ring, pieces, Status::Success);
                         prop_assert_eq!(reports.len(), 1);
                         prop_assert_eq!(reports[0].cookie.get(), cookie);
                         prop_assert_eq!(reports[0].bytes, pieces * 100);
                         oracle.pop_front();
+                        ring.set_limit(0);
                     }
                 }
                 _ => {}
             }
             let used: usize = oracle.iter().map(|(pieces, ..)| pieces).sum();
-            prop_assert_eq!(ring.free(), 31 - used);
+            prop_assert_eq!(ring.space(), 29 - used);
         }
     }
 }

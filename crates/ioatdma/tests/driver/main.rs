@@ -4,6 +4,10 @@
 mod conformance;
 mod copies;
 mod events;
+mod failing;
 mod halts;
+mod machine;
+mod operations;
 mod probe;
 mod rig;
+mod submission;

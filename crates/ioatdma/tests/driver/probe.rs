@@ -19,10 +19,14 @@ fn a_good_device_says_what_it_is() {
     assert_eq!(first.engine, "ioat-model");
     assert_eq!(first.kind, Kind::Model);
     assert_eq!(first.version.as_deref(), Some("3.2"));
-    let all = Capabilities::MEMCPY | Capabilities::MEMSET | Capabilities::INTERRUPT;
+    let all = Capabilities::MEMCPY
+        | Capabilities::MEMCPY_SG
+        | Capabilities::MEMSET
+        | Capabilities::FENCE
+        | Capabilities::INTERRUPT;
     assert_eq!(first.capabilities, all);
     assert_eq!(first.xfercap.get(), 1 << 15);
-    assert_eq!(first.ring_size, 30);
+    assert_eq!((first.ring_size, first.max_sg), (29, 29));
     let host = Host::<Stepped>::new(Config { block_fill: false, ..Config::default() });
     let device = host.probe(Options::default()).expect("good");
     assert!(!device.channels()[0].capabilities.contains(Capabilities::MEMSET));

@@ -1,0 +1,285 @@
+//! All interleavings of the driver and a device, as loom makes them, weak memory included:
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p ioatdma --release --lib model`
+//!
+//! The driver is the real one, from submission to report; only the words that it shares with the
+//! device are loom's. The device is the least that hardware guarantees: what it reads after it has
+//! seen DMACOUNT is as new as the doorbell, and the completion word comes behind all it wrote.
+
+use std::{
+    cell::RefCell,
+    os::fd::BorrowedFd,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use dmaengine::{
+    Arena, Completion, DmaChannel, DmaDevice, Flags, Kind, MapError, Operation, Status,
+};
+use loom::{cell::UnsafeCell, sync::atomic::AtomicU16, thread};
+
+use crate::{
+    Bar, IoatDevice, Options, Platform, Resources,
+    lines::{AtomicU64, Line, Ordering, SIZE},
+    registers::{CBVER, CHAINADDR, CHANCMP, CHANCNT, CHANNEL_BLOCK, CHANSTS, DMACOUNT, XFERCAP},
+};
+
+thread_local! {
+    /// The lines of this run's driver by bus address. All of loom's threads are in one.
+    static LINES: RefCell<Vec<(u64, Arc<[Line]>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Makes lines that the device can find.
+pub(crate) fn words(iova: u64, count: usize) -> Arc<[Line]> {
+    let line = || std::array::from_fn(|_| AtomicU64::new(0));
+    let words: Arc<[Line]> = (0..count).map(|_| line()).collect();
+    LINES.with_borrow_mut(|lines| lines.push((iova, Arc::clone(&words))));
+    words
+}
+
+/// The line at a bus address: that of the last driver that had one there.
+fn line(address: u64) -> (Arc<[Line]>, usize) {
+    LINES.with_borrow(|lines| {
+        let found = lines.iter().rev().find_map(|(iova, words)| {
+            let index = (address.checked_sub(*iova)? / SIZE as u64) as usize;
+            (index < words.len()).then(|| (Arc::clone(words), index))
+        });
+        found.expect("an address that the driver has told")
+    })
+}
+
+/// A word of a buffer. Loom sees to it that nobody writes it while another accesses it.
+struct Word(UnsafeCell<u64>);
+
+// SAFETY: loom checks the accesses; that is the test.
+unsafe impl Sync for Word {}
+// SAFETY: as above.
+unsafe impl Send for Word {}
+
+impl Word {
+    fn get(&self) -> u64 {
+        // SAFETY: loom checks that nobody writes it meanwhile.
+        self.0.with(|word| unsafe { *word })
+    }
+
+    fn set(&self, value: u64) {
+        // SAFETY: loom checks that nobody accesses it meanwhile.
+        self.0.with_mut(|word| unsafe { *word = value });
+    }
+}
+
+/// The device: one channel.
+struct Silicon {
+    /// DMACOUNT.
+    count: AtomicU16,
+    /// Registers that are used while only one thread is there.
+    registers: Mutex<Registers>,
+    /// Buffers of 8 bytes, by bus address: others are ordinary memory.
+    buffers: Mutex<Vec<(u64, Arc<Word>)>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Registers {
+    next: u64,
+    completion: u64,
+    status: u64,
+    processed: u16,
+}
+
+const COMPL_WRITE: u64 = 1 << 35;
+const NULL: u64 = 1 << 37;
+const ACTIVE: u64 = 0;
+const HALTED: u64 = 3;
+const ARMED: u64 = 4;
+
+impl Silicon {
+    fn registers(&self) -> Registers {
+        *self.registers.lock().expect("no panic")
+    }
+
+    fn update(&self, update: impl FnOnce(&mut Registers)) {
+        update(&mut self.registers.lock().expect("no panic"));
+    }
+
+    /// Processes a descriptor, if the doorbell has rung for one.
+    fn step(&self) -> bool {
+        let Registers { next: at, completion, processed, .. } = self.registers();
+        // Acquire: reads that the device makes because of the doorbell come after it.
+        if self.count.load(Ordering::Acquire) == processed {
+            return false;
+        }
+        let (lines, index) = line(at);
+        // Relaxed: a device's reads are no more than that.
+        let [head, source, target, next] =
+            [0, 1, 2, 3].map(|word| lines[index][word].load(Ordering::Relaxed));
+        if head & NULL == 0 {
+            self.copy(source, target, head as u32 as usize);
+        }
+        if head & COMPL_WRITE != 0 {
+            let (lines, index) = line(completion);
+            // Release: posted writes stay in order.
+            lines[index][0].store(at | ACTIVE, Ordering::Release);
+        }
+        self.update(|registers| {
+            registers.next = next;
+            registers.status = at | ACTIVE;
+            registers.processed = processed.wrapping_add(1);
+        });
+        true
+    }
+
+    fn copy(&self, source: u64, target: u64, len: usize) {
+        let word = |address: u64| {
+            let buffers = self.buffers.lock().expect("no panic");
+            buffers.iter().find(|(at, _)| *at == address).map(|(_, word)| Arc::clone(word))
+        };
+        if let (Some(source), Some(target)) = (word(source), word(target)) {
+            assert_eq!(len, 8);
+            target.set(source.get());
+            return;
+        }
+        let place = |address: u64| std::ptr::with_exposed_provenance_mut::<u8>(address as usize);
+        // SAFETY: the self test's buffers: bus addresses are process addresses here, and the driver
+        // waits for the copy in the thread that makes it.
+        unsafe { place(source).copy_to(place(target), len) };
+    }
+}
+
+const CHANNEL: u64 = CHANNEL_BLOCK;
+
+impl Bar for Silicon {
+    fn read8(&self, offset: u64) -> u8 {
+        match offset {
+            CHANCNT => 1,
+            XFERCAP => 20,
+            CBVER => 0x32,
+            // CHANCMD: a RESET has ended.
+            _ => 0,
+        }
+    }
+    fn read16(&self, _: u64) -> u16 {
+        0
+    }
+    fn read32(&self, _: u64) -> u32 {
+        0
+    }
+    fn read64(&self, offset: u64) -> u64 {
+        assert_eq!(offset, CHANNEL + CHANSTS);
+        self.registers().status
+    }
+    fn write8(&self, offset: u64, value: u8) {
+        const CHANCMD_RESET: (u64, u8) = (CHANNEL + crate::registers::CHANCMD, 0x20);
+        if (offset, value) == CHANCMD_RESET {
+            self.update(|registers| *registers = Registers { status: HALTED, ..*registers });
+            self.count.store(0, Ordering::Relaxed);
+        }
+    }
+    fn write16(&self, offset: u64, value: u16) {
+        if offset == CHANNEL + DMACOUNT {
+            // Relaxed: the driver's fence is what orders it.
+            self.count.store(value, Ordering::Relaxed);
+        }
+    }
+    fn write32(&self, offset: u64, value: u32) {
+        let low = u64::from(value);
+        let high = low << 32;
+        self.update(|registers| match offset - CHANNEL {
+            CHAINADDR => registers.next = low,
+            // With its high half it takes effect.
+            offset if offset == CHAINADDR + 4 => {
+                registers.next |= high;
+                registers.processed = 0;
+                registers.status = ARMED;
+            }
+            CHANCMP => registers.completion = low,
+            offset if offset == CHANCMP + 4 => registers.completion |= high,
+            _ => {}
+        });
+    }
+    fn write64(&self, _: u64, _: u64) {}
+    fn delay(&self, _: Duration) {
+        self.step();
+    }
+}
+
+struct Identity;
+
+// SAFETY: bus addresses are process addresses, and arenas live as long as the test's run.
+unsafe impl Platform for Identity {
+    fn map(&self, arena: &Arena) -> Result<u64, MapError> {
+        Ok(arena.base().expose_provenance() as u64)
+    }
+    fn interrupt(&self, _: usize) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn config_read32(&self, _: u16) -> u32 {
+        0
+    }
+    fn config_write32(&self, _: u16, _: u32) {}
+}
+
+/// A channel whose ring has 4 slots, of which operations get one at a time.
+fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
+    let resources = Resources {
+        engine: "loom".into(),
+        kind: Kind::Model,
+        device_id: 0x2f20,
+        bar: Arc::clone(silicon) as _,
+        platform: Arc::new(Identity),
+    };
+    let options = Options { ring_order: 2, ..Options::default() };
+    let device = IoatDevice::probe(resources, options).expect("a good device");
+    let channel = device.request_channel(0).expect("free");
+    (device, channel)
+}
+
+/// Copies through two words until each slot was used twice. The source is written anew right after
+/// each report, and the target read.
+#[test]
+fn model_of_descriptors_and_completion_word() {
+    const COPIES: u64 = 5;
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.max_branches = 100_000;
+    builder.check(|| {
+        LINES.with_borrow_mut(Vec::clear);
+        let arena = Arena::new(4096).expect("memory");
+        let buffer = arena.alloc(16).expect("room");
+        let (from, to) = (buffer.as_ptr(), buffer.as_ptr().wrapping_add(8).cast_mut());
+        let [source, target] = [(); 2].map(|()| Arc::new(Word(UnsafeCell::new(0))));
+        let silicon = Arc::new(Silicon {
+            count: AtomicU16::new(0),
+            registers: Mutex::default(),
+            buffers: Mutex::new(vec![
+                (from.addr() as u64, Arc::clone(&source)),
+                (to.addr() as u64, Arc::clone(&target)),
+            ]),
+        });
+        let (device, mut channel) = channel(&silicon);
+        device.map(&arena).expect("room");
+        let engine = Arc::clone(&silicon);
+        let engine = thread::spawn(move || {
+            for _ in 0..COPIES {
+                while !engine.step() {
+                    thread::yield_now();
+                }
+            }
+        });
+        for number in 1..=COPIES {
+            source.set(number);
+            let copy = Operation::Memcpy { source: from, target: to, len: 8 };
+            // SAFETY: the device accesses loom's words in place of the buffer, which outlives the
+            // channel; nobody accesses the buffer itself.
+            unsafe { channel.submit(&copy, Flags::empty()) }.expect("room");
+            channel.issue_pending();
+            let mut ended = None;
+            while ended.is_none() {
+                channel.poll(&mut |completion: Completion| ended = Some(completion.status));
+                thread::yield_now();
+            }
+            assert_eq!((ended, target.get()), (Some(Status::Success), number));
+        }
+        engine.join().expect("no panic");
+        drop(channel);
+    });
+}
