@@ -56,14 +56,14 @@ impl Meter {
         }
     }
 
-    /// Counts an operation that has ended, once.
+    /// Counts the end of an operation whose submission was counted, once.
     #[inline]
     pub(crate) fn count_end(&mut self, kind: OperationKind, completion: &Completion) {
         let operation = &self.stats.operations[kind as usize];
         operation.ended[completion.status as usize].add(1);
         operation.bytes.add(completion.bytes as u64);
-        // Not below zero by a driver's defect.
-        self.in_flight = self.in_flight.saturating_sub(1);
+        // Not below zero: each was counted before.
+        self.in_flight = self.in_flight.wrapping_sub(1);
         if let Some(cause) = completion.fallback {
             operation.fallbacks[cause as usize].add(1);
         }
@@ -160,6 +160,31 @@ mod tests {
         assert_eq!(snapshot.depth.distribution.count(), timed);
         assert!(snapshot.depth.distribution.quantile(0.0).unwrap() >= 1);
         assert_eq!(snapshot.bytes_transferred(), 10 * 1024);
+    }
+
+    #[test]
+    fn who_reads_meanwhile_never_sees_a_counter_go_back() {
+        let stats = Arc::new(ChannelStats::default());
+        let mut meter = Meter::new(Arc::clone(&stats), 4);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                for cookie in (1..=100_000).map(Cookie::new) {
+                    meter.count_submit(cookie, OperationKind::Memset);
+                    meter.note_depth();
+                    meter.count_end(OperationKind::Memset, &Completion::success(cookie, 3));
+                }
+            });
+            let mut last = stats.snapshot();
+            while !writer.is_finished() {
+                let now = stats.snapshot();
+                assert!(now.submitted() >= last.submitted() && now.completed() >= last.completed());
+                assert!(now.bytes_transferred() >= last.bytes_transferred());
+                last = now;
+            }
+        });
+        let last = stats.snapshot();
+        assert_eq!((last.completed(), last.bytes_transferred()), (100_000, 300_000));
+        assert_eq!((last.depth.now, last.depth.max), (0, 1));
     }
 
     #[test]

@@ -254,10 +254,13 @@ fn memory_that_an_engine_may_still_write_is_not_given_back() {
     }
     let dropped = Arc::new(AtomicUsize::new(0));
     let target = || Counted(vec![0], Arc::clone(&dropped));
-    let refused = shared.copy(vec![1], target(), Duration::ZERO).unwrap_err();
-    assert!(matches!(refused.error, SharedError::Stuck(Stuck)));
-    assert!(refused.memory.is_none());
-    // Its late end is nobody's, and the channel serves others.
+    // The second polls while the first is still out.
+    for _ in 0..2 {
+        let refused = shared.copy(vec![1], target(), Duration::from_millis(5)).unwrap_err();
+        assert!(matches!(refused.error, SharedError::Stuck(Stuck)));
+        assert!(refused.memory.is_none());
+    }
+    // Their late ends are nobody's, and the channel serves others.
     {
         let mut strings = strings.lock().unwrap();
         (strings.holds, strings.stuck) = (false, false);
