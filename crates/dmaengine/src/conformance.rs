@@ -11,7 +11,7 @@
 //! idle, a busy and an unused channel; one channel that many threads use in turn. Every byte of every
 //! block of memory is watched, and guards around it.
 //!
-//! [`errors`] asks for what must hold when operations fail, of engines that can be made to fail to
+//! [`errors()`] asks for what must hold when operations fail, of engines that can be made to fail to
 //! order. It is an entry of its own, so that nothing is left out in silence. [`device`] is for devices:
 //! [`all`] on a channel, and several clients at once if there are several channels.
 //!
@@ -74,8 +74,10 @@
 //!             return Err(SubmitError::RingFull);
 //!         }
 //!         let (source, target) = (source.expose_provenance(), target.expose_provenance());
-//!         self.submitted.push_back((self.next, source, target, len));
-//!         Ok(std::mem::replace(&mut self.next, self.next.next()))
+//!         let cookie = self.next;
+//!         self.next = cookie.next();
+//!         self.submitted.push_back((cookie, source, target, len));
+//!         Ok(cookie)
 //!     }
 //!     fn issue_pending(&mut self) {
 //!         for (cookie, source, target, len) in self.submitted.drain(..) {

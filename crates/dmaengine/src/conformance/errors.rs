@@ -43,7 +43,7 @@ impl Suite<'_> {
     /// * what has succeeded is all there, what was not attempted is untouched, and of the rest
     ///   nothing was written but the target;
     /// * the channel then works, at once or, if it says that it is
-    ///   [down](SubmitError::ChannelDown), after a stop.
+    ///   [down](crate::SubmitError::ChannelDown), after a stop.
     ///
     /// # Panics
     ///

@@ -133,8 +133,8 @@ impl Steps {
     /// B to C, then A to B.
     fn overwrites_what_was_read(&mut self, client: &mut Client) {
         let Self { a, b, c, len, .. } = self;
-        c.expect(0, &b.expected(0..*len).to_vec());
-        b.expect(0, &a.expected(0..*len).to_vec());
+        c.expect(0, b.expected(0..*len));
+        b.expect(0, a.expected(0..*len));
         self.copy(client, [&self.b, &self.c], 0, self.len, Flags::empty());
         self.copy(client, [&self.a, &self.b], 0, self.len, Flags::FENCE);
         self.finish(client, "a copy, behind a fence, over what the copy before it read");
@@ -143,7 +143,7 @@ impl Steps {
     /// A to C, then B to C.
     fn writes_last(&mut self, client: &mut Client) {
         let Self { b, c, len, .. } = self;
-        c.expect(0, &b.expected(0..*len).to_vec());
+        c.expect(0, b.expected(0..*len));
         self.copy(client, [&self.a, &self.c], 0, self.len, Flags::empty());
         self.copy(client, [&self.b, &self.c], 0, self.len, Flags::FENCE);
         self.finish(client, "a copy, behind a fence, over what the copy before it wrote");

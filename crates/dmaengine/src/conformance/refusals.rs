@@ -208,7 +208,8 @@ impl Wrong {
         let mut block = Block::random(client.arena(), 2 * len, 6);
         for (from, to) in [(0, len), (len, 0)] {
             block.randomize(len as u64 + from as u64);
-            block.expect(to, &block.expected(from..from + len).to_vec());
+            let bytes = block.expected(from..from + len).to_vec();
+            block.expect(to, &bytes);
             // SAFETY: they touch and share nothing; the block stays until `run` has seen the end.
             let status =
                 unsafe { client.run(&copy(block.at(from), block.at(to), len), Flags::empty()) };

@@ -356,7 +356,7 @@ fn lengths_and_places_are_as_asked() {
     assert!(fixed.iter().any(|test| test.src_off != test.dst_off));
     for operation in [Operation::Memcpy, Operation::Xor, Operation::Pq] {
         let aligned = tests(&Params { alignment: Some(6), operation, ..params() });
-        let multiple = |number: usize| number % 64 == 0;
+        let multiple = |number: usize| number.is_multiple_of(64);
         assert!(aligned.iter().all(|t| multiple(t.src_off) && multiple(t.dst_off)));
         assert!(aligned.iter().all(|t| multiple(t.len) && t.len > 0));
         assert!(aligned.iter().any(|test| test.src_off > 0));

@@ -9,7 +9,10 @@ use dmaengine::{
 use ioat_model::{Config, Fault, Faults, Stepped, registers::ChanErr};
 use ioatdma::{Completions, IoatDevice, Options};
 
-use crate::rig::{Host, Shell, Threaded};
+use crate::{
+    failing::{Failing, STATUSES},
+    machine::{Host, Shell, Threaded},
+};
 
 fn device<S: Shell>(config: Config, options: Options) -> (IoatDevice, Arc<Host<S>>, Arena) {
     let host = Host::new(config);
@@ -92,6 +95,20 @@ fn stepped() {
             Box::new(Moving { channel, host: Arc::clone(&host) }) as Box<dyn DmaChannel>
         };
         conformance::all(fresh, &arena);
+    }
+}
+
+/// With a device that works by itself, for the usual ways to report completions.
+#[test]
+fn errors() {
+    for (config, options) in configurations() {
+        let (device, host, arena) = device::<Threaded>(config, options);
+        let failing = |failures: &[conformance::Failure]| {
+            let channel = device.request_channel(0).expect("free");
+            let plan = failures.iter().map(|failure| (failure.index, failure.status));
+            Box::new(Failing::new(channel, &host, plan)) as Box<dyn DmaChannel>
+        };
+        conformance::errors(&STATUSES, failing, &arena);
     }
 }
 
