@@ -43,7 +43,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// ```
 pub struct SegmentedCopy<S: DmaSource, D: DmaTarget> {
     /// `None` when it was taken to be given back.
-    parts: Option<Parts<S, D>>,
+    parts: Option<Box<Parts<S, D>>>,
 }
 
 struct Parts<S, D> {
@@ -95,7 +95,7 @@ impl<S: DmaSource, D: DmaTarget> SegmentedCopy<S, D> {
         match started {
             Ok(first) => {
                 parts.first = first;
-                let mut copy = Self { parts: Some(parts) };
+                let mut copy = Self { parts: Some(Box::new(parts)) };
                 copy.parts().advance();
                 Ok(copy)
             }
@@ -162,7 +162,7 @@ impl<S: DmaSource, D: DmaTarget> SegmentedCopy<S, D> {
             }
         }
         let Some(parts) = self.parts.take() else { unreachable!("only here it is taken") };
-        let Parts { channel, segments, first, memory, .. } = parts;
+        let Parts { channel, segments, first, memory, .. } = *parts;
         let (source, target) = ManuallyDrop::into_inner(memory);
         let done = Done {
             cookie: first,

@@ -158,10 +158,7 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
         }
         let key = self.vacant();
         let phase = if self.backlog.is_empty() {
-            match self.submit(source, target, key) {
-                Ok(phase) => phase,
-                Err(refused) => return Err(refused),
-            }
+            self.submit(source, target, key)?
         } else {
             Phase::Backlog { source, target }
         };

@@ -29,7 +29,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 struct Bell(mpsc::Sender<()>);
 
 impl Bell {
-    fn new() -> (Waker, mpsc::Receiver<()>) {
+    fn hang() -> (Waker, mpsc::Receiver<()>) {
         let (sender, receiver) = mpsc::channel();
         (Waker::from(Arc::new(Self(sender))), receiver)
     }
@@ -44,7 +44,7 @@ impl Wake for Bell {
 
 /// Runs one future; it must wake its task, in time.
 fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
-    let (waker, bell) = Bell::new();
+    let (waker, bell) = Bell::hang();
     loop {
         match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
@@ -125,7 +125,7 @@ fn a_sleeping_future_is_woken_by_the_reaper() {
         // Twice: the second time, the reaper has an old event behind it.
         for _ in 0..2 {
             let mut copying = copy(&copier, &strings);
-            let (waker, bell) = Bell::new();
+            let (waker, bell) = Bell::hang();
             assert!(is_pending(&mut copying, &waker));
             assert!(bell.try_recv().is_err());
             strings.end(0, Status::Success);
@@ -140,9 +140,9 @@ fn whoever_polls_wakes_the_others() {
     let (channel, strings) = Puppet::channel();
     let copier = Memories::new(channel, TIMEOUT).unwrap();
     let mut copies = [copy(&copier, &strings), copy(&copier, &strings)];
-    let bells = [Bell::new(), Bell::new()];
+    let bells = [Bell::hang(), Bell::hang()];
     // A waker is replaced by the last one.
-    let (old, silent) = Bell::new();
+    let (old, silent) = Bell::hang();
     assert!(is_pending(&mut copies[1], &old));
     for (copying, (waker, _)) in copies.iter_mut().zip(&bells) {
         assert!(is_pending(copying, waker));
@@ -170,7 +170,7 @@ fn a_blocked_thread_gets_its_end() {
 fn dropping_a_future_frees_its_memory_at_the_end_of_the_copy() {
     for (channel, strings) in puppets() {
         let copier = Memories::new(channel, TIMEOUT).unwrap();
-        let (waker, _bell) = Bell::new();
+        let (waker, _bell) = Bell::hang();
         let mut polled = copy(&copier, &strings);
         assert!(is_pending(&mut polled, &waker));
         drop(polled);
@@ -248,7 +248,7 @@ fn memory_of_an_engine_that_does_not_stop_stays_until_it_comes_back() {
         let mut copying = copier.copy_within(source, target, TIMEOUT);
         strings.end(0, Status::Success);
         eventually("the reaper frees it", || strings.dropped() == (2, 0));
-        let (waker, _bell) = Bell::new();
+        let (waker, _bell) = Bell::hang();
         assert!(is_pending(&mut copying, &waker));
         strings.end(0, Status::Success);
         assert_eq!(copying.wait().unwrap().status, Status::Success);
@@ -263,7 +263,7 @@ fn the_channel_goes_with_the_last_user_when_nothing_is_in_flight() {
         let copying = copy(&copier, &strings);
         drop((copier.clone(), copier));
         strings.end(0, Status::Success);
-        let (waker, _bell) = Bell::new();
+        let (waker, _bell) = Bell::hang();
         assert!(!is_pending(&mut { copying }, &waker), "a future is a user");
         eventually("the reaper ends", || handle.strong_count() == 0);
     }
@@ -351,7 +351,7 @@ fn ends_that_are_reported_twice_or_under_a_wrong_name_end_nothing() {
     strings.end(0, Status::Success);
     [one, one, two.next()].into_iter().for_each(|cookie| strings.lie(cookie));
     assert_eq!(first.wait().unwrap().status, Status::Success);
-    let (waker, _bell) = Bell::new();
+    let (waker, _bell) = Bell::hang();
     assert!(is_pending(&mut second, &waker));
     assert_eq!(strings.dropped(), (2, 0));
     strings.end(0, Status::Success);
@@ -369,7 +369,7 @@ fn wakers_may_own_futures_of_the_same_copier() {
     let (channel, strings) = Puppet::channel();
     let copier = Memories::new(channel, TIMEOUT).unwrap();
     let task = || Waker::from(Arc::new(Task(Mutex::new(Some(copy(&copier, &strings))))));
-    let (waker, _bell) = Bell::new();
+    let (waker, _bell) = Bell::hang();
     let [mut a, mut b, mut c] = std::array::from_fn(|_| copy(&copier, &strings));
     // Each waker's last owner is the slot.
     assert!(
@@ -398,7 +398,7 @@ fn a_waker_that_panics_does_not_keep_others_asleep() {
     let (channel, strings) = Puppet::with_event();
     let copier = Memories::new(channel, TIMEOUT).unwrap();
     let mine = Arc::new(Mine(AtomicUsize::new(0)));
-    let (waker, bell) = Bell::new();
+    let (waker, bell) = Bell::hang();
     let mut first = copy(&copier, &strings);
     let mut second = copy(&copier, &strings);
     assert!(is_pending(&mut first, &Waker::from(Arc::clone(&mine))));
@@ -417,7 +417,7 @@ fn a_future_ends_once() {
     let copier = Memories::new(channel, TIMEOUT).unwrap();
     let mut copying = copy(&copier, &strings);
     strings.end(0, Status::Success);
-    let (waker, _bell) = Bell::new();
+    let (waker, _bell) = Bell::hang();
     assert!(!is_pending(&mut copying, &waker));
     let _ = is_pending(&mut copying, &waker);
 }
