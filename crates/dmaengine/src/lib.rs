@@ -50,6 +50,7 @@ mod channel;
 #[cfg(any(test, feature = "testkit"))]
 pub mod conformance;
 mod cookie;
+mod copier;
 mod device;
 pub mod dmatest;
 mod engine;
@@ -64,6 +65,7 @@ mod queue;
 mod random;
 mod registry;
 mod scope;
+mod segmented;
 mod segments;
 mod software;
 mod stats;
@@ -72,6 +74,7 @@ mod status;
 pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
 pub use channel::{DmaChannel, Stuck, SubmitError};
 pub use cookie::Cookie;
+pub use copier::{Copied, Copier, CopyError, Copying};
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
 pub use iova::{IovaMap, IovaRegion};
@@ -87,5 +90,6 @@ pub use registry::{
     SharedChannel, SharedError,
 };
 pub use scope::{Prefix, PrefixError, Scope, ScopeError, scope};
+pub use segmented::SegmentedCopy;
 pub use stats::{ChannelStats, DepthSnapshot, Distribution, OperationSnapshot, Snapshot};
 pub use status::{Completion, FallbackCause, Status};

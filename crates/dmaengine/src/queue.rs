@@ -32,7 +32,7 @@ mod in_flight;
 mod lists;
 mod wait;
 
-use std::{fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{error::Error, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 pub(crate) use self::{in_flight::InFlight, lists::Lists, wait::Waiting};
 pub use self::{
@@ -68,8 +68,7 @@ pub struct Done<S, D, T> {
 }
 
 /// An operation that was not submitted, with its memory.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[derive(Debug)]
 pub struct Refused<S, D, T> {
     /// Why.
     pub error: SubmitError,
@@ -87,6 +86,14 @@ impl<S, D, T> Done<S, D, T> {
         Self { cookie, status, bytes, fallback, source, target, tag }
     }
 }
+
+impl<S, D, T> fmt::Display for Refused<S, D, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<S: fmt::Debug, D: fmt::Debug, T: fmt::Debug> Error for Refused<S, D, T> {}
 
 impl<S, D, T> From<Refused<S, D, T>> for SubmitError {
     /// Lets go of the memory.

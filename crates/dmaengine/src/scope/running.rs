@@ -7,6 +7,7 @@ use crate::{
     Channel, DmaChannel, Flags, Operation, OperationKind, Status, SubmitError, Wait,
     memory::abort_for_memory,
     queue::{InFlight, Waiting},
+    segmented::status_of,
     segments::Segments,
 };
 
@@ -196,11 +197,7 @@ impl<'scope> Running<'scope> {
                     Ok(()) => segments.submit(),
                     Err(SubmitError::RingFull) => return,
                     Err(error) => {
-                        let status = match error {
-                            SubmitError::Unreachable { .. } => Status::BadAddress,
-                            SubmitError::ChannelDown => Status::Aborted,
-                            _ => Status::BadDescriptor,
-                        };
+                        let status = status_of(error);
                         segments.fail(status);
                         failures.record(*operation, kind, status);
                     }
