@@ -27,6 +27,7 @@ pub use self::{
 };
 use crate::{
     Arena, ArenaFull, Channel, DmaBuf, DmaSlice, Done, Queue, Refused, Status, SubmitError,
+    random::SplitMix64,
 };
 
 /// How many failures a [`Summary`] describes; more are only counted (Linux prints as many).
@@ -153,7 +154,7 @@ struct Run<'a> {
     /// Not in flight.
     idle: Vec<Buffers>,
     started: u64,
-    random: u64,
+    random: SplitMix64,
     /// Spent between submission and the last completion, without filling and checking.
     busy: Duration,
     bytes: u64,
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
             queue: Queue::new(channel),
             idle,
             started: 0,
-            random: params.seed,
+            random: SplitMix64::new(params.seed),
             busy: Duration::ZERO,
             bytes: 0,
             summary,
@@ -318,24 +319,17 @@ impl<'a> Run<'a> {
 
     fn next_test(&mut self) -> Test {
         let size = self.params.test_buf_size;
-        let len = 1 + self.random_below(size);
+        let len = 1 + self.random.below(size);
         let (source_offset, target_offset) =
-            (self.random_below(size - len + 1), self.random_below(size - len + 1));
+            (self.random.below(size - len + 1), self.random.below(size - len + 1));
         self.started += 1;
-        Test { number: self.started, source_offset, target_offset, len, pattern: self.random() }
-    }
-
-    /// `SplitMix64` (Steele, Lea, Flood 2014): good enough, and the same everywhere.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn random_below(&mut self, limit: usize) -> usize {
-        ((u128::from(self.random()) * limit as u128) >> 64) as usize
+        Test {
+            number: self.started,
+            source_offset,
+            target_offset,
+            len,
+            pattern: self.random.next(),
+        }
     }
 }
 

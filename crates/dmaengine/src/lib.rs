@@ -58,6 +58,7 @@ mod layer;
 mod memory;
 mod operation;
 mod queue;
+mod random;
 mod registry;
 mod software;
 mod stats;
