@@ -8,6 +8,11 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{Arena, ChannelInfo, DmaChannel, DmaDevice, MapError, RequestError};
 
+mod faults;
+mod passed;
+
+pub use faults::{Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, When};
+
 /// Something that is put over the channels of a device.
 pub trait Layer: Send + Sync + std::fmt::Debug {
     /// What a channel with the properties `below` becomes.
