@@ -12,8 +12,10 @@ mod faults;
 #[cfg(all(test, not(miri)))]
 mod million;
 mod passed;
+mod split;
 
 pub use faults::{Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, When};
+pub use split::{Split, SplitShare};
 
 /// Something that is put over the channels of a device.
 pub trait Layer: Send + Sync + std::fmt::Debug {

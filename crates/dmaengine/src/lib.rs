@@ -70,7 +70,10 @@ pub use cookie::Cookie;
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
 pub use iova::IovaMap;
-pub use layer::{Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, Layer, Layered, When};
+pub use layer::{
+    Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, Layer, Layered, Split, SplitShare,
+    When,
+};
 pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
     PacketBufMut, PacketPool, PacketSlice, Target, lend,

@@ -15,8 +15,8 @@ use std::{
 };
 
 use crate::{
-    Completion, Cookie, CpuDevice, DmaChannel, DmaDevice, FaultPlan, Faults, Flags, Layered,
-    Operation, OperationKind, Segment, SegmentMut, Status, SubmitError, ThreadsDevice, When,
+    Completion, Cookie, CpuDevice, DmaChannel, DmaDevice, FaultPlan, Faults, Flags, Layer, Layered,
+    Operation, OperationKind, Segment, SegmentMut, Split, Status, SubmitError, ThreadsDevice, When,
     random::SplitMix64,
 };
 
@@ -214,7 +214,7 @@ impl<'a> Client<'a> {
                 flags: Flags::FENCE,
                 len,
                 region,
-                sources: vec![start..start + len],
+                sources: std::iter::once(start..start + len).collect(),
                 coefficients: Vec::new(),
                 targets: vec![self.target(GUARD, len)],
                 has_p: false,
@@ -587,11 +587,11 @@ fn products<'s>(sources: impl Iterator<Item = (&'s [u8], u8)>, len: usize) -> Ve
 }
 
 /// Half of the operations in order, half out of order.
-fn million(below: &Arc<dyn DmaDevice>) {
+fn million(below: &Arc<dyn DmaDevice>, over: impl Fn(Box<dyn DmaChannel>) -> Box<dyn DmaChannel>) {
     for (seed, order) in [(1, ""), (2, ",reorder")] {
         let plan: FaultPlan = format!("{PLAN}{order},seed={seed}").parse().unwrap();
         let device = Layered::new(Arc::clone(below), Faults::new(plan));
-        let mut fresh = || device.request_channel(0).unwrap();
+        let mut fresh = || over(device.request_channel(0).unwrap());
         let mut client = Client::new(&mut fresh, seed);
         client.run(500_000);
         for status in Status::ALL {
@@ -614,10 +614,17 @@ fn an_engine_that_scribbles_is_noticed() {
 
 #[test]
 fn a_million_operations_with_faults_over_cpu() {
-    million(&(Arc::new(CpuDevice::new(1)) as _));
+    million(&(Arc::new(CpuDevice::new(1)) as _), |channel| channel);
 }
 
 #[test]
 fn a_million_operations_with_faults_over_threads() {
-    million(&(Arc::new(ThreadsDevice::new(1)) as _));
+    million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| channel);
+}
+
+#[test]
+fn a_million_operations_shared_with_a_cpu_over_faults() {
+    // Parts meet in the middle of a page, so that the short copies here have two.
+    let split = Split::with_border(256, 64);
+    million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| split.wrap(channel));
 }
