@@ -8,6 +8,15 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{Arena, ChannelInfo, DmaChannel, DmaDevice, MapError, RequestError};
 
+mod faults;
+#[cfg(all(test, not(miri)))]
+mod million;
+mod passed;
+mod split;
+
+pub use faults::{Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, When};
+pub use split::{Split, SplitShare};
+
 /// Something that is put over the channels of a device.
 pub trait Layer: Send + Sync + std::fmt::Debug {
     /// What a channel with the properties `below` becomes.

@@ -78,7 +78,10 @@ pub use copier::{Copied, Copier, CopyError, Copying};
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
 pub use iova::{IovaMap, IovaRegion};
-pub use layer::{Layer, Layered};
+pub use layer::{
+    Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, Layer, Layered, Split, SplitShare,
+    When,
+};
 pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
     PacketBufMut, PacketPool, PacketSlice, Target, lend,

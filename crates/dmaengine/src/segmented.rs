@@ -3,8 +3,8 @@
 use std::{fmt, mem::ManuallyDrop, num::NonZeroUsize, time::Duration};
 
 use crate::{
-    Channel, Cookie, DmaSource, DmaTarget, Done, Flags, Operation, PrefixError, Refused, Status,
-    SubmitError, Wait,
+    Channel, Cookie, DmaChannel, DmaSource, DmaTarget, Done, Flags, Operation, PrefixError,
+    Refused, Status, SubmitError, Wait,
     queue::{InFlight, Waiting},
     segments::Segments,
 };
@@ -68,6 +68,7 @@ impl<S: DmaSource, D: DmaTarget> SegmentedCopy<S, D> {
     /// # Errors
     ///
     /// [`Refused`] says why and gives all back; nothing was submitted.
+    #[expect(clippy::result_large_err, reason = "the channel and the memory come back, unboxed")]
     pub fn start(
         channel: Channel,
         source: S,
@@ -220,7 +221,7 @@ impl<S, D> Parts<S, D> {
                 Err(error) => self.segments.fail(status_of(error)),
             }
         }
-        self.channel.raw.issue_pending();
+        self.channel.issue_pending();
         self.reap(false);
     }
 
@@ -234,7 +235,7 @@ impl<S, D> Parts<S, D> {
 
     /// Ends what is in flight; `false` if the engine cannot be stopped.
     fn stop(&mut self) -> bool {
-        if self.channel.raw.terminate_sync(STOP_TIMEOUT).is_err() {
+        if self.channel.terminate_sync(STOP_TIMEOUT).is_err() {
             return false;
         }
         self.reap(true);
