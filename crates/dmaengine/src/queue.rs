@@ -34,7 +34,11 @@ mod wait;
 
 use std::{error::Error, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
-pub(crate) use self::{in_flight::InFlight, lists::Lists, wait::Waiting};
+pub(crate) use self::{
+    in_flight::InFlight,
+    lists::Lists,
+    wait::{Waiting, block},
+};
 pub use self::{
     lists::Syndromes,
     wait::{Wait, WaitTimeout},

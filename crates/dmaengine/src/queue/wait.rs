@@ -1,6 +1,9 @@
 //! Waiting for a channel, never without a deadline.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -65,17 +68,21 @@ impl Waiting {
         Self { wait, start: Instant::now(), timeout }
     }
 
-    /// Waits a little, until the next poll; `false`, at once, if the timeout has passed.
+    /// Waits a little, until the next poll; `false`, at once, if the timeout has passed, or in a
+    /// forked child, where nothing ends.
     #[must_use]
     pub(crate) fn pause(&self, channel: &mut Channel) -> bool {
         let waited = self.start.elapsed();
         let Some(left) = self.timeout.checked_sub(waited).filter(|left| !left.is_zero()) else {
             return false;
         };
+        if channel.is_forked() {
+            return false;
+        }
         match self.wait {
             Wait::Yield { spin } if waited >= spin => std::thread::yield_now(),
             Wait::Block { spin } if waited >= spin => {
-                if !(channel.arm() && block(channel, left)) {
+                if !(channel.arm() && channel.event().is_some_and(|event| block(event, left))) {
                     std::thread::yield_now();
                 }
             }
@@ -86,8 +93,7 @@ impl Waiting {
 }
 
 /// Blocks until the armed event fires, but no longer than `timeout`. `false` if it cannot.
-fn block(channel: &Channel, timeout: Duration) -> bool {
-    let Some(event) = channel.event() else { return false };
+pub(crate) fn block(event: BorrowedFd<'_>, timeout: Duration) -> bool {
     // It always fits: see `MAX_BLOCK`.
     let timeout = Timespec::try_from(timeout.min(MAX_BLOCK)).unwrap_or_default();
     match rustix::event::poll(&mut [PollFd::new(&event, PollFlags::IN)], Some(&timeout)) {

@@ -6,16 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-
 use crate::registry::{lease::Lease, name::ChannelName};
 use crate::{
     Channel, ChannelStats, Completion, Cookie, DmaChannel, DmaDevice, Flags, Operation,
-    OperationKind, RequestError, Status, Stuck, SubmitError,
+    OperationKind, RequestError, Status, Stuck, SubmitError, Wait, queue::block,
 };
-
-/// How long a thread polls before it blocks: about what blocking and waking cost.
-const SPIN: Duration = Duration::from_micros(10);
 
 /// How long an engine that did not end an operation in time is given to be proven idle.
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -154,7 +149,7 @@ impl Core {
             }
             return line;
         }
-        if start.elapsed() < SPIN {
+        if start.elapsed() < Wait::SPIN {
             drop(line);
             std::hint::spin_loop();
             return self.lock();
@@ -174,9 +169,9 @@ impl Core {
         let event = self.event.get().filter(|_| line.arm());
         line.has_sentinel = event.is_some();
         drop(line);
-        match event {
-            Some(event) => block(event, deadline),
-            None => std::thread::yield_now(),
+        let left = remaining(deadline).unwrap_or(Duration::MAX);
+        if !event.is_some_and(|event| block(event.as_fd(), left)) {
+            std::thread::yield_now();
         }
         let mut line = self.lock();
         if event.is_some() {
@@ -293,12 +288,4 @@ fn is_past(deadline: Option<Instant>) -> bool {
 /// `None` is for ever.
 fn remaining(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-}
-
-/// Blocks until the event fires. Whatever else ends it, the caller looks again.
-fn block(event: &OwnedFd, deadline: Option<Instant>) {
-    // A timeout too long for the kernel's type is as good as none.
-    let timeout = remaining(deadline).and_then(|time| Timespec::try_from(time).ok());
-    let event = event.as_fd();
-    let _ = rustix::event::poll(&mut [PollFd::new(&event, PollFlags::IN)], timeout.as_ref());
 }
