@@ -78,6 +78,8 @@ struct pipeline {
 static double ns_per_tick;
 /* Ticks between two readings of the clock with nothing in between. */
 static uint64_t clock_ticks;
+/* How long the copy thread may stand still. */
+static uint64_t patience_ticks;
 
 __attribute__((noreturn)) static void fail(const char *what, int error)
 {
@@ -233,7 +235,10 @@ static inline uint64_t since(uint64_t start, uint64_t end)
 	return ticks > clock_ticks ? ticks - clock_ticks : 0;
 }
 
-/* Runs the loop for a time; what it finds in the ring and what it leaves there is its pipeline. */
+/*
+ * Runs the loop for a time; what it finds in the ring and what it leaves there is its pipeline. Goes
+ * on for longer if nothing ended: the copy thread may have had to wait for its CPU.
+ */
 static struct cost cost_for(struct pipeline *pipeline, uint64_t duration_ticks)
 {
 	const uint64_t submitted = pipeline->submitted, completed = pipeline->completed;
@@ -241,7 +246,9 @@ static struct cost cost_for(struct pipeline *pipeline, uint64_t duration_ticks)
 	struct cost cost = { 0 };
 	uint64_t last = start;
 
-	while (last - start < duration_ticks) {
+	while (last - start < duration_ticks ||
+	       ((pipeline->submitted == submitted || pipeline->completed == completed) &&
+		last - start < patience_ticks)) {
 		uint64_t time;
 
 		if (has_room(pipeline)) {
@@ -271,7 +278,7 @@ static size_t latencies_for(struct pipeline *pipeline, uint64_t duration_ticks, 
 	uint64_t last = start;
 	size_t count = 0;
 
-	while (last - start < duration_ticks) {
+	while (last - start < duration_ticks || (count == 0 && last - start < patience_ticks)) {
 		if (has_room(pipeline)) {
 			for (unsigned i = 0; i < pipeline->batch; i++)
 				begun[(pipeline->submitted + i) % RING_SIZE] = last;
@@ -345,7 +352,7 @@ static void measure(const struct request *request)
 	munmap(pipeline.buffers.base, pipeline.buffers.len);
 	if ((request->latency && count == 0) ||
 	    (!request->latency && (cost.submitted == 0 || cost.completed == 0))) {
-		fprintf(stderr, "dpdk-dma: nothing ended in this time: ask for more\n");
+		fprintf(stderr, "dpdk-dma: the copy thread stands still\n");
 		exit(EXIT_FAILURE);
 	}
 	if (request->latency)
@@ -410,6 +417,7 @@ int main(int argc, char **argv)
 	start_dpdk(argv[1], argv[2]);
 	ns_per_tick = 1e9 / rte_get_tsc_hz();
 	clock_ticks = clock_cost();
+	patience_ticks = 10 * rte_get_tsc_hz();
 	printf("{\"version\":\"%s\",\"clock_ns\":%.2f}\n", rte_version(), clock_ticks * ns_per_tick);
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin) != NULL) {
