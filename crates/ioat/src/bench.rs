@@ -8,6 +8,8 @@
 mod clock;
 mod cpus;
 pub mod dma;
+mod round_trip;
 
 pub use clock::Clock;
 pub use cpus::Cpus;
+pub use round_trip::round_trip_ns;

@@ -14,8 +14,10 @@
 //! * **Latency**, in a pass of its own: from before an operation's batch is submitted until its end
 //!   was seen, with one batch in flight; and again at the depth.
 //!
-//! Our engines are measured through [`Queue`](dmaengine::Queue) with buffers of an arena: what a
-//! program uses. DPDK's is measured in the same way by the program in `bench/dpdk`.
+//! Our engines are measured with buffers of an arena, through a [`Queue`](dmaengine::Queue), which is
+//! what a program uses; or through the bare [`DmaChannel`](dmaengine::DmaChannel) beneath it, which
+//! takes addresses and keeps nothing, as DPDK's interface does. DPDK's engine is measured in the same
+//! way by the program in `bench/dpdk`.
 //!
 //! # What it is compared with
 //!
@@ -28,6 +30,7 @@
 //! Each pass is checked when it is over: the targets of all operations hold what their sources do,
 //! and all else is as it was.
 
+mod bare;
 mod break_even;
 mod contest;
 mod contestant;
@@ -46,7 +49,7 @@ pub use break_even::BreakEven;
 pub use contest::{Contest, Error, Settings};
 pub use dpdk::{DpdkError, NoDpdk};
 pub use engine::{BenchEngine, LeftOut};
-pub use figures::{Figures, LatencyNs, Point, Row};
+pub use figures::{Figures, Interface, LatencyNs, ParseInterfaceError, Point, Row};
 pub use pass::PassError;
 pub use picture::{PictureError, draw};
 pub use results::{BreakEvenRow, Results};

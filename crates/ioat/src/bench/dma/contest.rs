@@ -6,14 +6,15 @@ use super::{
     contestant::{Contestant, Turn},
     dpdk::{Dpdk, DpdkError, NoDpdk},
     engine::{BenchEngine, LeftOut},
-    figures::{Figures, Point},
+    figures::{Figures, Interface, Point},
     pairs::Pairs,
     pass::PassError,
     results::Results,
 };
 use crate::{
-    bench::{Clock, Cpus},
+    bench::{Clock, Cpus, round_trip_ns},
     engine::OpenError,
+    measure::Samples,
 };
 
 /// What is measured, and how.
@@ -25,6 +26,8 @@ pub struct Settings {
     pub batches: Vec<usize>,
     /// The most copies in flight; at least the greatest batch.
     pub depth: usize,
+    /// What our engines are used through: each of them is measured with each of these.
+    pub interfaces: Vec<Interface>,
     /// Pairs of buffers that the copies walk over; at least the depth.
     pub pairs: usize,
     /// How often each engine has its turn at each point.
@@ -69,6 +72,12 @@ pub enum Error {
         size: usize,
         /// The most.
         most: usize,
+    },
+    /// The engine has no use without a queue.
+    #[error("{engine} ends copies out of order, so it needs a queue: measure that interface only")]
+    OutOfOrder {
+        /// Its name.
+        engine: String,
     },
     /// A pass came to no good end.
     #[error("{engine}, {size} bytes, batches of {batch}: {error}")]
@@ -116,23 +125,28 @@ impl Contest {
         let mut left_out = Vec::new();
         let opened = settings.cpus.pin(|| {
             for engine in engines {
-                let contestant = match engine {
-                    BenchEngine::Ours(name) => Contestant::ours(name, &arena)?,
-                    BenchEngine::Null => Contestant::null(),
+                match engine {
+                    BenchEngine::Ours(name) => {
+                        for &interface in &settings.interfaces {
+                            contestants.push(Contestant::ours(name, interface, &arena)?);
+                        }
+                    }
+                    BenchEngine::Null => {
+                        for &interface in &settings.interfaces {
+                            contestants.push(Contestant::null(interface)?);
+                        }
+                    }
                     BenchEngine::Dpdk => match Dpdk::start(settings.cpus) {
-                        Ok(program) => Contestant::dpdk(program),
+                        Ok(program) => contestants.push(Contestant::dpdk(program)),
                         Err(reason) if dpdk_is_optional => {
                             let reason = reason.to_string();
                             left_out.push(LeftOut { engine: engine.to_string(), reason });
-                            continue;
                         }
                         Err(reason) => return Err(reason.into()),
                     },
-                };
-                contestant.check_depth(&settings)?;
-                contestants.push(contestant);
+                }
             }
-            Ok::<(), Error>(())
+            contestants.iter().try_for_each(|contestant| contestant.check_depth(&settings))
         });
         opened.map_err(Error::Pin)??;
         Ok(Self { settings, clock: Clock::calibrate(), arena, contestants, left_out })
@@ -167,17 +181,25 @@ impl Contest {
         for contestant in &mut *contestants {
             contestant.figures = vec![Figures::default(); points.len()];
         }
+        let mut preempted_passes = 0;
+        let mut round_trips = Samples::default();
         for _ in 0..settings.rounds {
+            round_trips.push(round_trip_ns(settings.cpus, clock).map_err(Error::Pin)?);
             for (index, &point) in points.iter().enumerate() {
                 for contestant in &mut *contestants {
                     before(&contestant.name);
                     let Turn { cost, latency, loaded } =
                         contestant.turn(point, settings, clock, arena)?;
+                    preempted_passes += usize::from(cost.preemptions > 0);
                     contestant.figures[index].push(point, &cost, latency, loaded);
                 }
             }
         }
         let Self { settings, clock, arena, contestants, left_out } = self;
-        Ok(Results::new(&settings, &points, &contestants, left_out, &clock, &arena))
+        let mut results = Results::new(&settings, &points, &contestants, &clock, &arena);
+        results.left_out = left_out;
+        results.preempted_passes = preempted_passes;
+        results.round_trip_ns = round_trips;
+        Ok(results)
     }
 }

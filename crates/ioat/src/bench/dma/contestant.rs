@@ -1,11 +1,12 @@
 use std::time::Duration;
 
-use dmaengine::{Arena, DmaChannel, Queue};
+use dmaengine::{Arena, DmaChannel, Ordering, Queue};
 
 use super::{
+    bare::Bare,
     contest::{Error, Settings},
     dpdk::{Dpdk, Request},
-    figures::{Cost, Figures, Percentiles, Point},
+    figures::{Cost, Figures, Interface, Percentiles, Point},
     memcpy::Memcpy,
     null::NullChannel,
     pairs::Pairs,
@@ -19,7 +20,10 @@ use crate::{bench::Clock, engine::EngineName};
 pub(super) struct Contestant {
     pub(super) name: String,
     pub(super) kind: &'static str,
+    pub(super) interface: Interface,
     how: How,
+    /// Whether it copies at all: `null` does not.
+    pub(super) copies: bool,
     /// Of each point.
     pub(super) figures: Vec<Figures>,
 }
@@ -28,12 +32,24 @@ pub(super) struct Contestant {
 enum How {
     /// The caller copies.
     Memcpy,
-    /// Through a queue. The device lives as long as its channel.
-    Queue {
-        queue: PairQueue,
-        copies: bool,
-    },
+    /// The device lives as long as its channel.
+    Queue(PairQueue),
+    Channel(Box<dyn DmaChannel>),
     Dpdk(Dpdk),
+}
+
+impl How {
+    fn over(channel: Box<dyn DmaChannel>, interface: Interface) -> Result<Self, Error> {
+        let info = channel.info();
+        match interface {
+            // Without a queue only operations that end in order find their pair.
+            Interface::Channel if info.ordering == Ordering::OutOfOrder => {
+                Err(Error::OutOfOrder { engine: info.engine.clone() })
+            }
+            Interface::Channel => Ok(Self::Channel(channel)),
+            _ => Ok(Self::Queue(Queue::new(channel))),
+        }
+    }
 }
 
 /// A turn at one point.
@@ -58,51 +74,55 @@ impl Turn {
 }
 
 impl Contestant {
-    fn new(name: impl Into<String>, kind: &'static str, how: How) -> Self {
-        Self { name: name.into(), kind, how, figures: Vec::new() }
+    fn new(name: impl Into<String>, kind: &'static str, interface: Interface, how: How) -> Self {
+        Self { name: name.into(), kind, interface, how, copies: true, figures: Vec::new() }
     }
 
     /// The calling thread by itself.
     pub(super) fn memcpy() -> Self {
-        Self::new("memcpy", "cpu", How::Memcpy)
+        Self::new("memcpy", "cpu", Interface::Call, How::Memcpy)
     }
 
     /// The first channel of an engine of ours, for copies within `arena`.
-    pub(super) fn ours(name: &EngineName, arena: &Arena) -> Result<Self, Error> {
+    pub(super) fn ours(
+        name: &EngineName,
+        interface: Interface,
+        arena: &Arena,
+    ) -> Result<Self, Error> {
         let device = name.open()?;
         device.map(arena)?;
-        let queue = Queue::new(device.request_channel(0)?);
-        let kind = queue.info().kind.as_str();
-        Ok(Self::new(name.to_string(), kind, How::Queue { queue, copies: true }))
+        let channel = device.request_channel(0)?;
+        let kind = channel.info().kind.as_str();
+        let how = How::over(channel, interface)?;
+        Ok(Self::new(name.to_string(), kind, interface, how))
     }
 
-    pub(super) fn null() -> Self {
-        let channel: Box<dyn DmaChannel> = Box::new(NullChannel::new());
-        Self::new("null", "none", How::Queue { queue: Queue::new(channel), copies: false })
+    pub(super) fn null(interface: Interface) -> Result<Self, Error> {
+        let how = How::over(Box::new(NullChannel::new()), interface)?;
+        Ok(Self { copies: false, ..Self::new("null", "none", interface, how) })
     }
 
     pub(super) fn dpdk(program: Dpdk) -> Self {
-        Self::new("dpdk", "software", How::Dpdk(program))
+        Self::new("dpdk", "software", Interface::Dmadev, How::Dpdk(program))
     }
 
     /// The version of DPDK, if it is DPDK's.
     pub(super) fn dpdk_version(&self) -> Option<&str> {
         match &self.how {
             How::Dpdk(program) => Some(program.version()),
-            How::Memcpy | How::Queue { .. } => None,
+            How::Memcpy | How::Queue(_) | How::Channel(_) => None,
         }
-    }
-
-    /// Whether what it copies can be checked.
-    pub(super) const fn is_verified(&self) -> bool {
-        !matches!(self.how, How::Queue { copies: false, .. })
     }
 
     /// A ring that is too small would be found out in the middle of a pass.
     pub(super) fn check_depth(&self, settings: &Settings) -> Result<(), Error> {
-        let How::Queue { queue, .. } = &self.how else { return Ok(()) };
+        let (info, space) = match &self.how {
+            How::Queue(queue) => (queue.info(), queue.space()),
+            How::Channel(channel) => (channel.info(), channel.space()),
+            How::Memcpy | How::Dpdk(_) => return Ok(()),
+        };
         for &size in &settings.sizes {
-            let most = queue.space() / queue.info().descriptors(size).max(1);
+            let most = space / info.descriptors(size).max(1);
             if most < settings.depth {
                 let engine = self.name.clone();
                 return Err(Error::Depth { engine, depth: settings.depth, size, most });
@@ -119,16 +139,18 @@ impl Contestant {
         arena: &Arena,
     ) -> Result<Turn, Error> {
         let Settings { depth, pairs, pass: duration, .. } = *settings;
-        let copies = self.is_verified();
-        let plan = Plan { clock, batch: point.batch, depth, duration, copies };
+        let plan = Plan { clock, batch: point.batch, depth, duration, copies: self.copies };
         let new_pairs = || Pairs::new(arena, pairs, point.size).map_err(PassError::from);
         let turn = match &mut self.how {
             How::Memcpy => {
                 new_pairs().and_then(|pairs| Turn::of(&mut Memcpy::new(pairs, depth), plan))
             }
-            How::Queue { queue, .. } => {
+            How::Queue(queue) => {
                 new_pairs().and_then(|pairs| Turn::of(&mut Queued::new(queue, pairs), plan))
             }
+            How::Channel(channel) => new_pairs().and_then(|pairs| {
+                Turn::of(&mut Bare::new(&mut **channel, pairs, point.size), plan)
+            }),
             How::Dpdk(program) => return Ok(dpdk_turn(program, point, depth, pairs, duration)?),
         };
         let Point { size, batch } = point;

@@ -1,3 +1,5 @@
+use std::str::FromStr;
+
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,50 @@ pub struct Point {
     pub batch: usize,
 }
 
+/// What the caller uses an engine through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interface {
+    /// A [`Queue`](dmaengine::Queue): memory goes in and comes back.
+    Queue,
+    /// A bare [`DmaChannel`](dmaengine::DmaChannel): addresses go in, and the caller answers for them.
+    Channel,
+    /// DPDK's: as a bare channel.
+    Dmadev,
+    /// A function call.
+    Call,
+}
+
+impl Interface {
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Channel => "channel",
+            Self::Dmadev => "dmadev",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// An interface that our engines do not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no interface of an engine: use queue or channel")]
+pub struct ParseInterfaceError(String);
+
+impl FromStr for Interface {
+    type Err = ParseInterfaceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "queue" => Ok(Self::Queue),
+            "channel" => Ok(Self::Channel),
+            _ => Err(ParseInterfaceError(text.into())),
+        }
+    }
+}
+
 /// What one pass cost the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub(super) struct Cost {
@@ -22,6 +68,8 @@ pub(super) struct Cost {
     pub(super) submit_ns: f64,
     /// Per operation that ended: polls that returned something.
     pub(super) poll_ns: f64,
+    /// How often the caller lost its CPU meanwhile.
+    pub(super) preemptions: u64,
 }
 
 impl Cost {
@@ -113,6 +161,8 @@ pub struct Row {
     pub engine: String,
     /// What moves the bytes: `cpu`, `software`, `model` or `hardware`; `none` if nothing does.
     pub kind: &'static str,
+    /// What the caller used it through.
+    pub interface: Interface,
     /// The length of a copy in bytes.
     pub size: usize,
     /// Copies for one doorbell.
@@ -133,10 +183,14 @@ pub struct Row {
 }
 
 impl Row {
-    /// Where it was measured.
+    /// The engine, its kind and, of ours, the interface, in words.
     #[must_use]
-    pub const fn point(&self) -> Point {
-        Point { size: self.size, batch: self.batch }
+    pub fn title(&self) -> String {
+        let Self { engine, kind, interface, .. } = self;
+        match interface {
+            Interface::Channel => format!("{engine}, bare channel ({kind})"),
+            Interface::Queue | Interface::Dmadev | Interface::Call => format!("{engine} ({kind})"),
+        }
     }
 }
 
@@ -159,7 +213,8 @@ mod tests {
 
     #[test]
     fn a_round_s_figures() {
-        let cost = Cost { operations: 500, seconds: 0.5, submit_ns: 20.0, poll_ns: 10.0 };
+        let cost =
+            Cost { operations: 500, seconds: 0.5, submit_ns: 20.0, poll_ns: 10.0, preemptions: 0 };
         let latency = Percentiles { p50_ns: 1.0, p99_ns: 2.0, p999_ns: 3.0 };
         let loaded = Percentiles { p50_ns: 4.0, p99_ns: 5.0, p999_ns: 6.0 };
         let mut figures = Figures::default();

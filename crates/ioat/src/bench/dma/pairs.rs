@@ -63,6 +63,13 @@ impl Pairs {
         self.count
     }
 
+    /// Where the sources and targets of all pairs lie, in the order of their numbers. All are idle.
+    pub(super) fn addresses(&mut self) -> Vec<(*const u8, *mut u8)> {
+        let address = |pair: &mut Pair| (pair.source.as_ptr(), pair.target.as_mut_ptr());
+        self.idle.make_contiguous().sort_by_key(|pair| pair.number);
+        self.idle.iter_mut().map(address).collect()
+    }
+
     /// The pair that has been idle for the longest.
     ///
     /// # Panics

@@ -9,10 +9,13 @@ use super::{
     figures::{Cost, Percentiles},
     pairs::Pairs,
 };
-use crate::bench::Clock;
+use crate::{bench::Clock, lab::thread_preemptions};
 
 /// How long an engine may stand still.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Significant decimal digits of a latency.
+const DIGITS: u8 = 3;
 
 /// Something that copies for this thread, and the pairs of buffers that it walks over.
 pub(super) trait Subject {
@@ -130,6 +133,7 @@ impl<'a, S: Subject> Pass<'a, S> {
         let clock = self.plan.clock;
         let (duration_ticks, patience_ticks) = (clock.ticks(duration), clock.ticks(PATIENCE));
         let before = (self.submitted, self.completed);
+        let preemptions = thread_preemptions().unwrap_or(0);
         let (mut submit_ticks, mut poll_ticks) = (0, 0);
         let start = Clock::now();
         let mut last = start;
@@ -156,6 +160,7 @@ impl<'a, S: Subject> Pass<'a, S> {
             seconds: clock.ns(last - start) / 1e9,
             submit_ns: clock.ns(submit_ticks) / submitted as f64,
             poll_ns: clock.ns(poll_ticks) / operations as f64,
+            preemptions: thread_preemptions().unwrap_or(0).saturating_sub(preemptions),
         }))
     }
 
@@ -163,8 +168,8 @@ impl<'a, S: Subject> Pass<'a, S> {
     fn latency_ticks(&mut self) -> Result<Histogram<u64>, PassError> {
         let Plan { clock, depth, duration, .. } = self.plan;
         let (duration_ticks, patience_ticks) = (clock.ticks(duration), clock.ticks(PATIENCE));
-        let mut histogram =
-            Histogram::new(3).expect("three significant digits are among those that there are");
+        let mut histogram = Histogram::new_with_bounds(1, patience_ticks.max(2), DIGITS)
+            .expect("the bounds and the digits are among those that there are");
         // By the number of the pair, which is in flight once.
         let mut begun = vec![0; self.subject.pairs().count()];
         let mut ended = Vec::with_capacity(depth);

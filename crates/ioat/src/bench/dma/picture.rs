@@ -17,6 +17,18 @@ const HEIGHT: u32 = 460;
 /// Above the panels, in pixels.
 const TITLE: u32 = 70;
 
+/// Dark enough for text on white, and apart from each other for most of the colour-blind.
+const COLORS: [RGBColor; 8] = [
+    RGBColor(0, 0, 0),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(0, 138, 100),
+    RGBColor(178, 80, 140),
+    RGBColor(150, 110, 0),
+    RGBColor(60, 150, 210),
+    RGBColor(110, 110, 110),
+];
+
 /// The picture could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the picture could not be drawn: {0}")]
@@ -117,23 +129,19 @@ fn draw_panel(
         .y_label_formatter(&|value| format!("{value}"))
         .light_line_style(TRANSPARENT)
         .draw()?;
-    let mut engines: Vec<(&str, &str)> = Vec::new();
-    for row in rows {
-        if !engines.iter().any(|(engine, _)| *engine == row.engine) {
-            engines.push((&row.engine, row.kind));
-        }
-    }
-    for (index, (engine, kind)) in engines.into_iter().enumerate() {
-        let color = Palette99::pick(index).to_rgba();
-        let rows: Vec<&Row> = rows.iter().copied().filter(|row| row.engine == engine).collect();
-        draw_engine(&mut panel, &rows, *of, color)?
-            .label(format!("{engine} ({kind})"))
+    // Rows of one engine and interface lie together.
+    let engines = rows
+        .chunk_by(|left, right| (&left.engine, left.interface) == (&right.engine, right.interface));
+    for (index, rows) in engines.enumerate() {
+        let [row, ..] = rows else { continue };
+        let color = COLORS[index % COLORS.len()].to_rgba();
+        draw_engine(&mut panel, rows, *of, color)?
+            .label(row.title())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
         if *marked {
-            let found = results
-                .break_even
-                .iter()
-                .find(|found| found.engine == engine && found.batch == batch);
+            let found = results.break_even.iter().find(|found| {
+                (&found.engine, found.interface, found.batch) == (&row.engine, row.interface, batch)
+            });
             if let Some(bytes) = found.and_then(|found| found.size.within()) {
                 // One below the other: those of similar engines lie close together.
                 let step = (values.end / values.start).powf(0.05 * index as f64);

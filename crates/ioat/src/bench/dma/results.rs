@@ -6,9 +6,12 @@ use super::{
     contest::Settings,
     contestant::Contestant,
     engine::LeftOut,
-    figures::{Figures, Point, Row},
+    figures::{Figures, Interface, Point, Row},
 };
-use crate::bench::{Clock, Cpus};
+use crate::{
+    bench::{Clock, Cpus},
+    measure::Samples,
+};
 
 /// What was measured, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,12 +28,19 @@ pub struct Results {
     pub pairs: usize,
     /// Whether these lay on reserved huge pages.
     pub huge_pages: bool,
+    /// What a cache line takes to the engine's CPU and back: what handing over costs any software
+    /// engine.
+    pub round_trip_ns: Samples,
     /// What reading the clock takes, which no figure contains.
     pub clock_ns: f64,
     /// The version of DPDK, if it took part.
     pub dpdk: Option<String>,
     /// Who did not take part, and why.
     pub left_out: Vec<LeftOut>,
+    /// Passes that measured what the caller pays.
+    pub cost_passes: usize,
+    /// Those of them in which it lost its CPU to another program. What that took is in their figures.
+    pub preempted_passes: usize,
     /// By engine, then batch, then size.
     pub rows: Vec<Row>,
     /// Of each engine but `memcpy`, and each batch.
@@ -44,6 +54,8 @@ pub struct BreakEvenRow {
     pub engine: String,
     /// What moves the bytes.
     pub kind: &'static str,
+    /// What the caller used it through.
+    pub interface: Interface,
     /// Copies for one doorbell.
     pub batch: usize,
     /// The size.
@@ -57,10 +69,10 @@ impl Results {
         settings: &Settings,
         points: &[Point],
         contestants: &[Contestant],
-        left_out: Vec<LeftOut>,
         clock: &Clock,
         arena: &Arena,
     ) -> Self {
+        let rounds = settings.rounds;
         let memcpy = &contestants[0].figures;
         let dpdk = contestants.iter().find(|contestant| contestant.dpdk_version().is_some());
         let rows = contestants
@@ -88,20 +100,24 @@ impl Results {
                         .collect();
                     let size = break_even(compared)?;
                     let engine = contestant.name.clone();
-                    Some(BreakEvenRow { engine, kind: contestant.kind, batch, size })
+                    let &Contestant { kind, interface, .. } = contestant;
+                    Some(BreakEvenRow { engine, kind, interface, batch, size })
                 })
             })
             .collect();
         Self {
             cpus: settings.cpus,
-            rounds: settings.rounds,
+            rounds,
             pass_ms: settings.pass.as_secs_f64() * 1e3,
             depth: settings.depth,
             pairs: settings.pairs,
             huge_pages: arena.huge_pages(),
+            round_trip_ns: Samples::default(),
             clock_ns: clock.cost_ns(),
             dpdk: dpdk.and_then(Contestant::dpdk_version).map(str::to_owned),
-            left_out,
+            left_out: Vec::new(),
+            cost_passes: rounds * points.len() * contestants.len(),
+            preempted_passes: 0,
             rows,
             break_even,
         }
@@ -118,6 +134,7 @@ fn row(
     Row {
         engine: contestant.name.clone(),
         kind: contestant.kind,
+        interface: contestant.interface,
         size: point.size,
         batch: point.batch,
         caller_over_memcpy: figures.caller_ns.over(&memcpy.caller_ns),
@@ -125,6 +142,6 @@ fn row(
         throughput_over_memcpy: figures.mops.over(&memcpy.mops),
         throughput_over_dpdk: dpdk.map(|dpdk| figures.mops.over(&dpdk.mops)),
         figures: figures.clone(),
-        verified: contestant.is_verified(),
+        verified: contestant.copies,
     }
 }

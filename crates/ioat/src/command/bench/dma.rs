@@ -6,7 +6,7 @@ use clap::Args;
 use ioat::{
     bench::{
         Cpus,
-        dma::{BenchEngine, Contest, Error, LeftOut, Results, Settings, draw},
+        dma::{BenchEngine, Contest, Error, Interface, LeftOut, Results, Settings, draw},
     },
     engine::EngineName,
 };
@@ -51,6 +51,10 @@ pub(crate) struct Dma {
     /// The most copies in flight.
     #[arg(long, value_name = "N", default_value = "128", value_parser = parse_count)]
     depth: usize,
+    /// What our engines are used through: `queue`, which owns what is in flight, or `channel`, the bare
+    /// one beneath it, which is what DPDK's interface is like; or both.
+    #[arg(long = "interface", value_name = "I,J", value_delimiter = ',', default_value = "queue")]
+    interfaces: Vec<Interface>,
     /// Pairs of buffers that the copies walk over: what of the payload is in which cache.
     #[arg(long, value_name = "N", default_value = "256", value_parser = parse_count)]
     pairs: usize,
@@ -58,7 +62,7 @@ pub(crate) struct Dma {
     #[arg(long, value_name = "N", default_value_t = ENOUGH_ROUNDS, value_parser = parse_rounds)]
     rounds: usize,
     /// Milliseconds of a pass; a turn has three.
-    #[arg(long, value_name = "MS", default_value_t = 20,
+    #[arg(long, value_name = "MS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pass: u64,
     /// The CPUs of the caller and of the engine's thread. [default: the first two]
@@ -106,6 +110,7 @@ impl Dma {
             sizes: self.sizes.clone(),
             batches: self.batches.clone(),
             depth: self.depth,
+            interfaces: self.interfaces.clone(),
             pairs: self.pairs,
             rounds: self.rounds,
             pass: Duration::from_millis(self.pass),
@@ -159,6 +164,9 @@ impl Dma {
         if let Some(batch) = repeated(&self.batches) {
             return usage(format!("--batch has {batch} twice: each has one row"));
         }
+        if let Some(interface) = repeated(&self.interfaces) {
+            return usage(format!("--interface has {} twice", interface.as_str()));
+        }
         if let Some(batch) = self.batches.iter().find(|batch| **batch > self.depth) {
             return usage(format!(
                 "a batch of {batch} does not fit --depth {}: raise it, or lower --batch",
@@ -185,7 +193,7 @@ fn failure(error: Error) -> Failure {
     let message = error.to_string();
     match error {
         Error::Pass { .. } | Error::Dpdk(_) => Failure::Failed(message),
-        Error::Depth { .. } => Failure::Usage(message),
+        Error::Depth { .. } | Error::OutOfOrder { .. } => Failure::Usage(message),
         Error::Engine(_)
         | Error::Channel(_)
         | Error::Memory(_)

@@ -13,19 +13,28 @@ pub(super) fn print(results: &Results) {
     println!(
         "{rounds} rounds in turns; medians, with the least and the greatest. Passes of {pass_ms} ms, \
          at most {depth} copies in\nflight over {pairs} pairs of buffers; the caller on CPU {}, the \
-         engine's thread on CPU {}. Reading the clock\n({clock_ns:.1} ns) is not counted.{}",
+         engine's thread on CPU {}.\nA cache line goes there and back in {} ns. Reading the clock \
+         ({clock_ns:.1} ns) is not counted.{}",
         cpus.caller,
         cpus.engine,
+        results.round_trip_ns.spread().show(0),
         if *rounds < ENOUGH_ROUNDS { " So few rounds prove little." } else { "" },
     );
+    if results.preempted_passes > 0 {
+        println!(
+            "In {} of {} passes the caller lost its CPU to another program: what that took is in the figures.",
+            results.preempted_passes, results.cost_passes
+        );
+    }
     let batches: Vec<usize> = unique(rows.iter().map(|row| row.batch));
     for batch in batches {
         println!("\nBatches of {batch}\n");
         println!(
-            "{:>7}  {:<14} {:<8} {:>28} {:>7} {:>7} {:>22} {:>7} {:>18} {:>18}",
+            "{:>7}  {:<14} {:<8} {:<7} {:>28} {:>7} {:>7} {:>22} {:>7} {:>18} {:>18}",
             "bytes",
             "engine",
             "kind",
+            "through",
             "caller ns/copy",
             "/memcpy",
             "/dpdk",
@@ -53,9 +62,12 @@ pub(super) fn print(results: &Results) {
 }
 
 fn print_row(row: &Row) {
-    let Row { engine, kind, size, figures, caller_over_memcpy, caller_over_dpdk, .. } = row;
+    let Row {
+        engine, kind, interface, size, figures, caller_over_memcpy, caller_over_dpdk, ..
+    } = row;
     println!(
-        "{size:>7}  {engine:<14} {kind:<8} {:>28} {:>7.2} {:>7} {:>22} {:>7.2} {:>18} {:>18}{}",
+        "{size:>7}  {engine:<14} {kind:<8} {:<7} {:>28} {:>7.2} {:>7} {:>22} {:>7.2} {:>18} {:>18}{}",
+        interface.as_str(),
         figures.caller_ns.spread().show(1),
         caller_over_memcpy.median(),
         caller_over_dpdk
@@ -76,13 +88,14 @@ fn microseconds(LatencyNs { p50, p99, p999 }: &LatencyNs) -> String {
 
 fn print_break_even(rows: &[BreakEvenRow]) {
     println!("\nFrom this size on the caller pays less with the engine than by copying itself:\n");
-    for BreakEvenRow { engine, kind, batch, size } in rows {
+    for BreakEvenRow { engine, kind, interface, batch, size } in rows {
         let size = match size {
             BreakEven::AtMost { bytes } => format!("{bytes} bytes or less, the least measured"),
             BreakEven::At { bytes } => format!("{bytes:.0} bytes"),
             BreakEven::Above { bytes } => format!("more than {bytes} bytes, the most measured"),
         };
-        println!("{engine:<14} {kind:<8} batches of {batch:<5} {size}");
+        let interface = interface.as_str();
+        println!("{engine:<14} {kind:<8} {interface:<7} batches of {batch:<5} {size}");
     }
 }
 
