@@ -447,7 +447,7 @@ int main(int argc, char **argv)
 	start_dpdk(argv[1], argv[2]);
 	ns_per_tick = 1e9 / rte_get_tsc_hz();
 	clock_ticks = clock_cost();
-	patience_ticks = 10 * rte_get_tsc_hz();
+	patience_ticks = 2 * rte_get_tsc_hz();
 	printf("{\"version\":\"%s\",\"clock_ns\":%.2f}\n", rte_version(), clock_ticks * ns_per_tick);
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin) != NULL) {

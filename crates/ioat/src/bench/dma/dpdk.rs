@@ -173,7 +173,7 @@ fn compile(program: &Path) -> Result<(), NoDpdk> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&compiled.stderr);
-    let first = said.lines().find(|line| line.contains("error")).unwrap_or(said.trim());
+    let first = said.lines().find(|line| line.contains("error")).unwrap_or_else(|| said.trim());
     Err(NoDpdk::Compile(first.to_owned()))
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{bench::Clock, lab::thread_preemptions};
 
 /// How long an engine may stand still.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Significant decimal digits of a latency.
 const DIGITS: u8 = 3;
@@ -76,7 +76,7 @@ impl<'a> Plan<'a> {
         pass.cost_for(self.warm_up())?;
         let cost = pass.cost_for(self.duration)?;
         pass.finish()?;
-        cost.ok_or(PassError::NothingEnded(PATIENCE))
+        Ok(cost)
     }
 
     /// A pass that measures how long operations take.
@@ -128,8 +128,7 @@ impl<'a, S: Subject> Pass<'a, S> {
     }
 
     /// Goes on for longer if nothing ended: the engine's thread may have had to wait for its CPU.
-    /// `None` if it stands still.
-    fn cost_for(&mut self, duration: Duration) -> Result<Option<Cost>, PassError> {
+    fn cost_for(&mut self, duration: Duration) -> Result<Cost, PassError> {
         let clock = self.plan.clock;
         let (duration_ticks, patience_ticks) = (clock.ticks(duration), clock.ticks(PATIENCE));
         let before = (self.submitted, self.completed);
@@ -155,13 +154,16 @@ impl<'a, S: Subject> Pass<'a, S> {
             last = time;
         }
         let (submitted, operations) = (self.submitted - before.0, self.completed - before.1);
-        Ok((submitted > 0 && operations > 0).then(|| Cost {
+        if submitted == 0 || operations == 0 {
+            return Err(PassError::NothingEnded(PATIENCE));
+        }
+        Ok(Cost {
             operations,
             seconds: clock.ns(last - start) / 1e9,
             submit_ns: clock.ns(submit_ticks) / submitted as f64,
             poll_ns: clock.ns(poll_ticks) / operations as f64,
             preemptions: thread_preemptions().unwrap_or(0).saturating_sub(preemptions),
-        }))
+        })
     }
 
     /// As [`cost_for`](Self::cost_for), if nothing ended.
@@ -203,3 +205,6 @@ impl<'a, S: Subject> Pass<'a, S> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

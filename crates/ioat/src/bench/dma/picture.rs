@@ -68,6 +68,9 @@ pub fn draw(results: &Results) -> Result<String, PictureError> {
 
 fn draw_into(svg: &mut String, results: &Results) -> Result<(), Box<dyn Error>> {
     let batches: BTreeSet<usize> = results.rows.iter().map(|row| row.batch).collect();
+    if batches.is_empty() {
+        return Err("nothing was measured".into());
+    }
     let size = (WIDTH * QUANTITIES.len() as u32, HEIGHT * batches.len() as u32 + TITLE);
     let root = SVGBackend::with_string(svg, size).into_drawing_area();
     root.fill(&WHITE)?;
@@ -205,3 +208,6 @@ fn range(values: impl Iterator<Item = f64>) -> Option<Range<f64>> {
     let greatest = values.iter().copied().max_by(f64::total_cmp)?;
     Some(least / MARGIN..greatest * MARGIN)
 }
+
+#[cfg(test)]
+mod tests;
