@@ -199,7 +199,9 @@ fn what_makes_no_sense_is_refused() {
         command.args(more);
         command
     };
-    refuses(&mut ioat(&["bench"]), USAGE, &["dma"]);
+    let which = ioat(&["bench"]).output().unwrap();
+    assert_eq!(which.status.code(), USAGE);
+    assert!(String::from_utf8(which.stderr).unwrap().contains("dma"));
     refuses(&mut ioat(&["bench", "fly"]), USAGE, &["fly"]);
     refuses(&mut bench(&["--engine", "gpu"]), USAGE, &["unknown engine `gpu`"]);
     refuses(&mut bench(&["--engine", "cpu", "--engine", "cpu"]), USAGE, &["cpu is given twice"]);

@@ -86,6 +86,8 @@ impl Dpdk {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| NoDpdk::Start(error.to_string()))?;
+        // It runs on without its file.
+        drop(folder);
         let (requests, answers) = (child.stdin.take(), child.stdout.take().expect("piped"));
         let mut dpdk =
             Self { child, requests, answers: BufReader::new(answers), version: String::new() };
@@ -213,7 +215,6 @@ impl BuildFolder {
 
 impl Drop for BuildFolder {
     fn drop(&mut self) {
-        // The program runs on without its file.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
