@@ -41,6 +41,8 @@ struct Quantity {
     of: fn(&Figures) -> &Samples,
     /// Whether the break-even sizes belong in here.
     marked: bool,
+    /// Whether the names of the engines have a place in here: below the lines, on the right.
+    named: bool,
 }
 
 const QUANTITIES: [Quantity; 2] = [
@@ -49,6 +51,7 @@ const QUANTITIES: [Quantity; 2] = [
         axis: "ns per copy",
         of: |figures| &figures.caller_ns,
         marked: true,
+        named: false,
     },
     Quantity { title: "Throughput", axis: "GB/s", of: |figures| &figures.gb_per_s, marked: false },
 ];
@@ -111,7 +114,7 @@ fn draw_panel(
     rows: &[&Row],
     quantity: &Quantity,
 ) -> Result<(), Box<dyn Error>> {
-    let Quantity { title, axis, of, marked } = quantity;
+    let Quantity { title, axis, of, marked, named } = quantity;
     let sizes = range(rows.iter().map(|row| row.size as f64)).ok_or("no size was measured")?;
     let values = range(rows.iter().flat_map(|row| {
         let spread = of(&row.figures).spread();
@@ -152,13 +155,15 @@ fn draw_panel(
             }
         }
     }
-    panel
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.4))
-        .label_font(("sans-serif", 14))
-        .draw()?;
+    if *named {
+        panel
+            .configure_series_labels()
+            .position(SeriesLabelPosition::LowerRight)
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK.mix(0.4))
+            .label_font(("sans-serif", 14))
+            .draw()?;
+    }
     Ok(())
 }
 

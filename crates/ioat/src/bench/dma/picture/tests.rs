@@ -71,9 +71,9 @@ fn every_engine_is_named_with_its_kind_and_its_break_even_is_marked() {
     let svg = draw(&results(rows)).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
     let times = |words: &str| svg.matches(words).count();
-    // In a panel for the cost and one for the throughput of each batch.
+    // In one panel of each batch.
     for engine in ["memcpy (cpu)", "threads (software)", "threads, bare channel (software)"] {
-        assert_eq!(times(engine), 4, "{engine}: {svg}");
+        assert_eq!(times(engine), 2, "{engine}: {svg}");
     }
     for panel in ["What the caller pays", "Throughput"] {
         assert_eq!((times(&format!("{panel}, batches of 1\n")), times(panel)), (1, 2), "{svg}");
