@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod bench;
 mod demo;
 mod devices;
 mod dmatest;
@@ -14,6 +15,7 @@ pub(crate) enum Command {
     Recv(recv::Recv),
     Devices(devices::Devices),
     Dmatest(dmatest::Dmatest),
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -23,6 +25,7 @@ impl Command {
             Self::Recv(command) => command.run(),
             Self::Devices(command) => command.run(),
             Self::Dmatest(command) => command.run(),
+            Self::Bench(command) => command.run(),
         }
     }
 }

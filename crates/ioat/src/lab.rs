@@ -21,7 +21,7 @@ mod tap_receiver;
 mod transfer;
 mod veth;
 
-pub use cpu::{allowed_cpus, pin_to_cpu, thread_cpu_time};
+pub use cpu::{allowed_cpus, pin_to_cpu, thread_cpu_time, thread_preemptions};
 pub use namespace::{Namespace, NamespaceError, PeerNamespace};
 pub use pattern::Pattern;
 pub use sender::{Sender, SenderConfig, SenderError, Sent};

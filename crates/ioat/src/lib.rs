@@ -1,5 +1,6 @@
 //! I/OAT for user space: the facade that applications depend on.
 
+pub mod bench;
 pub mod engine;
 pub mod host;
 pub mod host_side;

@@ -1,4 +1,6 @@
-//! Measuring a receiver: wall time and the CPU time of its thread.
+//! Measuring a receiver: wall time and the CPU time of its thread; and figures of several rounds.
+
+mod spread;
 
 use std::{
     io::{self, Read},
@@ -6,6 +8,8 @@ use std::{
 };
 
 use crate::lab::thread_cpu_time;
+
+pub use spread::{Samples, Spread};
 
 /// What receiving a stream took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use ioat::{
     lab::{
         Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, allowed_cpus, pin_to_cpu,
     },
-    measure::Measured,
+    measure::{Measured, Spread},
 };
 use netstack::Ipv4Cidr;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
@@ -245,33 +245,6 @@ impl Contestant {
     }
 }
 
-/// A median with what is around it.
-#[derive(Clone, Copy, Debug)]
-struct Spread {
-    median: f64,
-    least: f64,
-    greatest: f64,
-}
-
-impl Spread {
-    /// Of at least one value.
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = if values.len().is_multiple_of(2) {
-            f64::midpoint(values[middle - 1], values[middle])
-        } else {
-            values[middle]
-        };
-        Self { median, least: values[0], greatest: values[values.len() - 1] }
-    }
-
-    fn serialize_median<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.median)
-    }
-}
-
 impl Document {
     fn print(&self) {
         let Self { bytes, rounds, read_size, cpus, rows } = self;
@@ -339,26 +312,5 @@ impl Document {
              I/OAT driver drives a model of\nthe device in this process, which is no hardware: its \
              figures say nothing about a real engine's speed."
         );
-    }
-}
-
-impl Spread {
-    fn show(&self, digits: usize) -> String {
-        let Self { median, least, greatest } = self;
-        format!("{median:.digits$} ({least:.digits$} .. {greatest:.digits$})")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        let of = |values: &[f64]| Spread::of(values.iter().copied());
-        assert_eq!(of(&[3.0]).median, 3.0);
-        let spread = of(&[5.0, 1.0, 2.0]);
-        assert_eq!((spread.least, spread.median, spread.greatest), (1.0, 2.0, 5.0));
-        assert_eq!(of(&[4.0, 1.0, 2.0, 9.0]).median, 3.0);
     }
 }

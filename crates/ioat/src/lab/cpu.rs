@@ -37,6 +37,19 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// How often the calling thread has lost its CPU to another thread although it wanted to go on.
+///
+/// # Errors
+///
+/// There is no `/proc`, or it does not say.
+pub fn thread_preemptions() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:")?.trim().parse().ok())
+        .ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +62,30 @@ mod tests {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         assert!(thread_cpu_time() > start);
+    }
+
+    #[test]
+    fn preemptions_are_counted() {
+        std::thread::spawn(|| {
+            pin_to_cpu(allowed_cpus().unwrap()[0]).unwrap();
+            let start = thread_preemptions().unwrap();
+            // Another thread that wants the same CPU gets it sooner or later.
+            let done = std::sync::atomic::AtomicBool::new(false);
+            let spin = || std::hint::spin_loop();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        spin();
+                    }
+                });
+                while thread_preemptions().unwrap() == start {
+                    spin();
+                }
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+            });
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

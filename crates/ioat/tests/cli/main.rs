@@ -14,6 +14,7 @@ use ioat::lab::PeerNamespace;
 use rustix::process::{Pid, Signal, kill_process};
 
 mod arguments;
+mod bench;
 mod dma;
 mod interrupted;
 mod machine;
