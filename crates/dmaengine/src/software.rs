@@ -3,10 +3,15 @@
 
 use crate::Capabilities;
 
+mod checksum;
+mod copy;
 mod descriptor;
 mod execute;
 pub(crate) mod gf256;
+mod parity;
 
+pub use checksum::{InternetSum, copy_and_checksum};
+pub use copy::copy_bytes;
 pub(crate) use descriptor::{Descriptor, MAX_SEGMENTS, MAX_SOURCES};
 pub(crate) use execute::execute;
 
@@ -18,4 +23,5 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities::MEMCPY
     .union(Capabilities::XOR_VAL)
     .union(Capabilities::PQ)
     .union(Capabilities::PQ_VAL)
-    .union(Capabilities::FENCE);
+    .union(Capabilities::FENCE)
+    .union(Capabilities::CACHE_HINT);

@@ -172,9 +172,11 @@ impl Buffers {
             }
             Operation::Xor => check(0, &xor),
             Operation::Pq => check(0, &xor).or_else(|| {
-                let rows: Vec<_> =
-                    Lists::new(count).coefficients.into_iter().map(gf256::row).collect();
-                let product = |number: usize, index| rows[number][usize::from(byte(index, number))];
+                let coefficients = Lists::new(count).coefficients;
+                let product = |number: usize, index| {
+                    let coefficient = usize::from(coefficients[number]);
+                    gf256::NIBBLES[coefficient].times(byte(index, number))
+                };
                 check(1, &|index| (0..count).fold(0, |sum, number| sum ^ product(number, index)))
             }),
         }

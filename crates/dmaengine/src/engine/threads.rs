@@ -2,6 +2,8 @@
 //! reference for what a real one must do.
 
 mod cpu_time;
+mod fence;
+mod idle;
 mod ring;
 mod sync;
 
@@ -218,6 +220,7 @@ unsafe impl DmaChannel for ThreadsChannel {
     }
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
+        self.ring.look();
         while let Some(end) = self.ring.next_end() {
             let cookie = self.oldest;
             self.oldest = cookie.next();

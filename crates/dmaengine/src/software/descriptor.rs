@@ -129,6 +129,11 @@ impl Descriptor {
         })
     }
 
+    /// Which operation it is.
+    pub(crate) const fn kind(&self) -> OperationKind {
+        self.kind
+    }
+
     /// The flags that it came with.
     pub(crate) const fn flags(&self) -> Flags {
         self.flags

@@ -2,7 +2,10 @@
 
 use std::ptr::NonNull;
 
-use super::gf256;
+use super::{
+    copy::copy,
+    parity::{add_products, add_sources},
+};
 use crate::{Flags, Operation, Status, pieces};
 
 /// Bytes of several sources that are worked on at a time, on the stack.
@@ -16,17 +19,16 @@ const BLOCK: usize = 1024;
 /// The memory is the operation's, as [`crate::DmaChannel::submit`] demands.
 #[inline]
 pub(crate) unsafe fn execute(operation: &Operation<'_>, flags: Flags) -> Status {
-    let _ = flags;
     match *operation {
         Operation::Memcpy { source, target, len } => {
             // SAFETY: valid, unshared for writing and disjoint by contract.
-            unsafe { source.copy_to_nonoverlapping(target, len) };
+            unsafe { copy(source, target, len, flags) };
             Status::Success
         }
         Operation::MemcpySg { sources, targets } => {
             for (source, target, len) in pieces(sources, targets, usize::MAX) {
                 // SAFETY: as above; a piece lies in one segment of each side.
-                unsafe { source.copy_to_nonoverlapping(target, len) };
+                unsafe { copy(source, target, len, flags) };
             }
             Status::Success
         }
@@ -62,12 +64,12 @@ pub(crate) unsafe fn execute(operation: &Operation<'_>, flags: Flags) -> Status 
                 let [sum, products] = [&mut sum[..count], &mut products[..count]];
                 // SAFETY: as above; P and Q have `len` bytes too.
                 unsafe {
-                    add_sources(sum, sources, offset);
-                    add_products(products, sources, coefficients, offset);
                     if let Some(p) = p {
+                        add_sources(sum, sources, offset);
                         write(p.as_ptr(), offset, sum);
                     }
                     if let Some(q) = q {
+                        add_products(products, sources, coefficients, offset);
                         write(q.as_ptr(), offset, products);
                     }
                 }
@@ -82,10 +84,14 @@ pub(crate) unsafe fn execute(operation: &Operation<'_>, flags: Flags) -> Status 
                 let [sum, products] = [&mut sum[..count], &mut products[..count]];
                 // SAFETY: as above.
                 unsafe {
-                    add_sources(sum, sources, offset);
-                    add_products(products, sources, coefficients, offset);
-                    p_is_right &= p.is_none_or(|p| matches(p, offset, sum));
-                    q_is_right &= q.is_none_or(|q| matches(q, offset, products));
+                    if let Some(p) = p {
+                        add_sources(sum, sources, offset);
+                        p_is_right &= matches(p, offset, sum);
+                    }
+                    if let Some(q) = q {
+                        add_products(products, sources, coefficients, offset);
+                        q_is_right &= matches(q, offset, products);
+                    }
                 }
                 p_is_right || q_is_right
             });
@@ -117,35 +123,6 @@ unsafe fn fill(pattern: u64, target: *mut u8, len: usize) {
     }
     // SAFETY: the rest of the target; the pattern is longer.
     unsafe { target.add(whole).copy_from_nonoverlapping(pattern.as_ptr(), len - whole) };
-}
-
-/// Adds to `sum`, in GF(256), the bytes of all sources from `offset` on.
-///
-/// # Safety
-///
-/// Each source is valid for reads of `offset + sum.len()` bytes, and `sum.len()` is at most `BLOCK`.
-unsafe fn add_sources(sum: &mut [u8], sources: &[*const u8], offset: usize) {
-    let mut block = [0; BLOCK];
-    for &source in sources {
-        // SAFETY: valid by contract.
-        let bytes = unsafe { read(&mut block, source, offset, sum.len()) };
-        sum.iter_mut().zip(bytes).for_each(|(sum, byte)| *sum ^= byte);
-    }
-}
-
-/// As [`add_sources`], each byte multiplied with its source's coefficient.
-///
-/// # Safety
-///
-/// As for [`add_sources`].
-unsafe fn add_products(sum: &mut [u8], sources: &[*const u8], coefficients: &[u8], offset: usize) {
-    let mut block = [0; BLOCK];
-    for (&source, &coefficient) in sources.iter().zip(coefficients) {
-        let row = gf256::row(coefficient);
-        // SAFETY: valid by contract.
-        let bytes = unsafe { read(&mut block, source, offset, sum.len()) };
-        sum.iter_mut().zip(bytes).for_each(|(sum, &byte)| *sum ^= row[usize::from(byte)]);
-    }
 }
 
 /// Copies to the stack: no reference to memory under DMA exists.
@@ -181,6 +158,7 @@ unsafe fn matches(there: NonNull<u8>, offset: usize, expected: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::software::gf256;
 
     /// Longer than a block, and no multiple of anything.
     const LEN: usize = BLOCK + 77;

@@ -17,16 +17,43 @@ pub(crate) const fn multiply(mut a: u8, mut b: u8) -> u8 {
     product
 }
 
-/// The products of `coefficient` with every element.
-pub(crate) const fn row(coefficient: u8) -> [u8; 256] {
-    let mut row = [0; 256];
+/// The products of one element with every low and every high nibble: any product is the sum of two
+/// of them.
+#[derive(Debug)]
+pub(crate) struct Nibbles {
+    pub(crate) low: [u8; 16],
+    pub(crate) high: [u8; 16],
+}
+
+impl Nibbles {
+    const fn of(element: u8) -> Self {
+        let (mut low, mut high) = ([0; 16], [0; 16]);
+        let mut nibble = 0;
+        while nibble < 16 {
+            low[nibble] = multiply(element, nibble as u8);
+            high[nibble] = multiply(element, (nibble << 4) as u8);
+            nibble += 1;
+        }
+        Self { low, high }
+    }
+
+    /// The element's product with `other`.
+    #[inline]
+    pub(crate) const fn times(&self, other: u8) -> u8 {
+        self.low[(other & 0xf) as usize] ^ self.high[(other >> 4) as usize]
+    }
+}
+
+/// Of each element.
+pub(crate) static NIBBLES: [Nibbles; 256] = {
+    let mut all = [const { Nibbles { low: [0; 16], high: [0; 16] } }; 256];
     let mut element = 0;
     while element < 256 {
-        row[element] = multiply(coefficient, element as u8);
+        all[element] = Nibbles::of(element as u8);
         element += 1;
     }
-    row
-}
+    all
+};
 
 #[cfg(test)]
 mod tests {
@@ -41,7 +68,9 @@ mod tests {
         assert_eq!((powers[254], powers[255]), (0x8e, 1), "the order is 255");
         assert!(powers[1..255].iter().all(|&power| power != 1));
         for a in 0..=255 {
-            assert_eq!(row(a)[7], multiply(7, a), "commutative");
+            for b in 0..=255 {
+                assert_eq!(NIBBLES[usize::from(a)].times(b), multiply(b, a), "{a} times {b}");
+            }
         }
     }
 }

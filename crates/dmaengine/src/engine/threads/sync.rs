@@ -5,7 +5,7 @@ pub(super) use loom::{
     cell::UnsafeCell,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering, fence, fence as compiler_fence},
     },
     thread::park,
 };
@@ -13,10 +13,16 @@ pub(super) use loom::{
 pub(super) use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence},
     },
-    thread::park,
+    thread::{park, park_timeout},
 };
+
+/// Loom has no time.
+#[cfg(all(test, loom))]
+pub(super) fn park_timeout(_timeout: std::time::Duration) {
+    park();
+}
 
 /// The number of the processor that runs this thread, at this moment.
 pub(super) fn current_cpu() -> u64 {

@@ -77,6 +77,7 @@ impl Model {
     }
 
     fn expect_executed(&mut self, index: usize) {
+        self.submitter.look();
         assert_eq!(
             self.submitter.next_end(),
             Some(End { status: Status::Success, len: index + 1 })
@@ -144,6 +145,7 @@ fn after_a_stop_nothing_is_touched() {
         model.worker.thread().unpark();
         let status = if executed { Status::Success } else { Status::Aborted };
         let end = End { status, len: 1 };
+        model.submitter.look();
         assert_eq!(model.submitter.next_end(), Some(end));
         model.submit_and_issue(1);
         model.wait();
