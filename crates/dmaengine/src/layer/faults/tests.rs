@@ -72,7 +72,9 @@ fn without_faults_it_is_the_engine() {
 #[test]
 fn late_and_disorderly_it_is_still_an_engine() {
     let arena = Arena::new(conformance::ARENA_LEN).unwrap();
-    for text in ["poison,reorder,delay@1/3:2,delay@1/5:7ops", "poison,delay=2", "delay@1/9:50us"] {
+    // Neither poison, which leaves garbage where an operation was aborted, nor a delay until others
+    // come, which may never be: an engine does neither.
+    for text in ["reorder,delay@1/3:2,delay@1/5:1", "delay=2", "delay@1/9:50us"] {
         let threads = Layered::new(Arc::new(ThreadsDevice::new(1)), Faults::new(plan(text)));
         conformance::all(|| threads.request_channel(0).unwrap(), &arena);
         let cpu = Layered::new(Arc::new(CpuDevice::new(1)), Faults::new(plan(text)));

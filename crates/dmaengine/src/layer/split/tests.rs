@@ -25,7 +25,7 @@ fn it_is_an_engine_over_every_engine() {
     let arena = crate::Arena::new(conformance::ARENA_LEN).unwrap();
     let cpu: Arc<dyn DmaDevice> = Arc::new(CpuDevice::new(1));
     let threads: Arc<dyn DmaDevice> = Arc::new(ThreadsDevice::new(1));
-    let disorderly = Faults::new("reorder,poison,delay@1/3:2".parse().unwrap());
+    let disorderly = Faults::new("reorder,delay@1/3:2".parse().unwrap());
     let disorderly: Arc<dyn DmaDevice> = Arc::new(Layered::new(Arc::clone(&threads), disorderly));
     for device in [cpu, threads, disorderly] {
         let device = Layered::new(device, Split::new(3 * BORDER));
