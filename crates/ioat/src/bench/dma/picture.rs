@@ -53,7 +53,13 @@ const QUANTITIES: [Quantity; 2] = [
         marked: true,
         named: false,
     },
-    Quantity { title: "Throughput", axis: "GB/s", of: |figures| &figures.gb_per_s, marked: false },
+    Quantity {
+        title: "Throughput",
+        axis: "GB/s",
+        of: |figures| &figures.gb_per_s,
+        marked: false,
+        named: true,
+    },
 ];
 
 type Panel<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<LogCoord<f64>, LogCoord<f64>>>;
