@@ -300,7 +300,10 @@ unsafe impl DmaChannel for IoatChannel {
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
         if !self.to_report.is_empty() {
-            self.to_report.drain(..).for_each(&mut *report);
+            // One by one: should `report` panic, the others are not lost.
+            while let Some(completion) = self.to_report.pop_front() {
+                report(completion);
+            }
             self.make_room();
         }
         if self.service == Service::Up

@@ -21,6 +21,22 @@
 //! succeeded, it has its own [`Status`](dmaengine::Status), those behind it are aborted. The reset is
 //! also the proof that the device is idle, which stands before any memory goes back to its owner.
 //!
+//! # From operations to descriptors
+//!
+//! A copy or a fill takes a descriptor per XFERCAP bytes, a scatter-gather copy one for each piece in
+//! which neither side's list has a border. The last one asks for the completion word, unless the
+//! operation came with [`NO_STATUS`](dmaengine::Flags::NO_STATUS); the last one that a doorbell
+//! issues always does. None of them is part of the ring before all are written.
+//!
+//! The hardware's fence is a bit of the descriptor *before*: it ends before the next begins. An
+//! operation with [`FENCE`](dmaengine::Flags::FENCE) sets it there, if that descriptor was not
+//! issued. What was issued belongs to the device; an empty descriptor is then put between, in a slot
+//! that operations never get, so that a fence needs no more room than there is
+//! [space](dmaengine::DmaChannel::space) for.
+//!
+//! There are no cache hints. What the hardware has for them, tags that steer writes into the cache of
+//! one CPU, works only where the firmware has filled a table for it.
+//!
 //! # What it runs on
 //!
 //! [`IoatDevice::probe`] takes [`Resources`]: a [`Bar`] (the registers) and a [`Platform`] (mappings,

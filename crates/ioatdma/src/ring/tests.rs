@@ -140,6 +140,23 @@ fn a_failed_piece_fails_its_operation_only() {
 }
 
 #[test]
+fn cookies_wrap() {
+    let mut ring = ring(3);
+    let last = Cookie::new(u64::MAX);
+    ring.lead = last.get();
+    (ring.oldest, ring.unissued) = (last, last);
+    let cookies = [(); 3].map(|()| push(&mut ring, 1, 1));
+    assert_eq!(cookies, [last, last.next(), last.next().next()]);
+    ring.push_null();
+    ring.issue();
+    assert!(ring.has_operation() && ring.has_issued_operation());
+    let reports = ended(&mut ring, 3, Status::Success);
+    assert!(reports.iter().map(|completion| completion.cookie).eq(cookies));
+    assert!(!ring.has_operation() && !ring.has_issued_operation());
+    assert_eq!(push(&mut ring, 2, 1), Cookie::new(2));
+}
+
+#[test]
 fn a_failed_descriptor_of_nobody_fails_nobody() {
     let mut ring = ring(4);
     ring.push_null();
