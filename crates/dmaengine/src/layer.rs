@@ -4,7 +4,13 @@
 //! is done once, over any engine, by a channel that passes operations on to the channel below. A
 //! client cannot tell it from an engine, and every engine's tests are its tests.
 
+mod breaker;
+mod fallback;
+
 use std::{sync::Arc, time::Duration};
+
+pub use breaker::Breaker;
+pub use fallback::{Clock, DrivenClock, Fallback, FallbackOptions, FallbackStats};
 
 use crate::{Arena, ChannelInfo, DmaChannel, DmaDevice, MapError, RequestError};
 

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use dmaengine::{
-    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, Kind, LookupError, MapError, Queue, Registry,
+    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, Kind, LookupError, MapError, Registry,
 };
 use netdev::{Link, Tap, TapConfig};
-use netdma::Engine;
 use netstack::Ipv4Cidr;
 use sockets::{Config, Stack, StartError};
 
@@ -101,8 +100,7 @@ impl Host {
         registry.register(device.clone());
         let channel = registry.request("dma0chan0")?;
         // Without an engine the stack copies by itself: a channel in between would only cost.
-        let channel = (channel.info().kind != Kind::Cpu).then_some(channel);
-        let engine: Option<Engine> = channel.map(Queue::new);
+        let engine = (channel.info().kind != Kind::Cpu).then_some(channel);
         let stack = Stack::start(Box::new(link), engine, sockets)?;
         Ok(Self { stack, arena, device, interface })
     }

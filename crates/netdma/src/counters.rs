@@ -1,3 +1,5 @@
+use dmaengine::FallbackCause;
+
 /// Why the CPU copied bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CpuCause {
@@ -7,20 +9,23 @@ pub enum CpuCause {
     Copybreak,
     /// The engine's ring had no room.
     RingFull,
+    /// The engine cannot copy so much at once, or to such an address.
+    Unsupported,
     /// The engine cannot reach the program's buffer: it is in no mapped arena.
     Unreachable,
     /// The engine failed a short while ago and rests.
     Resting,
-    /// The engine was given the copy and did not do it: error, halt or timeout.
+    /// The engine was given the copy and did not do it: error, halt or timeout; or it was down.
     Failed,
 }
 
 impl CpuCause {
     /// All causes, in the order of [`Counters::bytes_by_cpu`].
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoEngine,
         Self::Copybreak,
         Self::RingFull,
+        Self::Unsupported,
         Self::Unreachable,
         Self::Resting,
         Self::Failed,
@@ -33,9 +38,22 @@ impl CpuCause {
             Self::NoEngine => "no engine",
             Self::Copybreak => "below copybreak",
             Self::RingFull => "ring full",
+            Self::Unsupported => "not supported",
             Self::Unreachable => "not reachable",
             Self::Resting => "engine resting",
             Self::Failed => "engine failed",
+        }
+    }
+}
+
+impl From<FallbackCause> for CpuCause {
+    fn from(cause: FallbackCause) -> Self {
+        match cause {
+            FallbackCause::RingFull => Self::RingFull,
+            FallbackCause::Unsupported => Self::Unsupported,
+            FallbackCause::Unreachable => Self::Unreachable,
+            FallbackCause::Resting => Self::Resting,
+            FallbackCause::Failed | FallbackCause::TimedOut => Self::Failed,
         }
     }
 }
@@ -47,9 +65,9 @@ pub struct Counters {
     pub bytes_by_engine: u64,
     /// Bytes that the CPU copied, by cause; index with `CpuCause as usize`.
     pub bytes_by_cpu: [u64; CpuCause::ALL.len()],
-    /// Copies issued to the engine.
-    pub copies_issued: u64,
-    /// Copies that the engine failed or did not finish, done again by the CPU.
+    /// Copies that the engine did, successfully.
+    pub copies_by_engine: u64,
+    /// Copies that the engine failed or did not finish, or was down for, done by the CPU.
     pub copies_repeated: u64,
     /// Times the engine made no progress, or took no copies, and was reset.
     pub engine_resets: u64,
@@ -60,6 +78,17 @@ impl Counters {
     #[must_use]
     pub fn bytes_by_cpu_total(&self) -> u64 {
         self.bytes_by_cpu.iter().sum()
+    }
+
+    /// A copy of `bytes` has ended, by the engine or, for this cause, by the CPU below it.
+    pub(crate) fn count_end(&mut self, fallback: Option<FallbackCause>, bytes: usize) {
+        let Some(cause) = fallback.map(CpuCause::from) else {
+            self.copies_by_engine += 1;
+            self.bytes_by_engine += bytes as u64;
+            return;
+        };
+        self.copies_repeated += u64::from(cause == CpuCause::Failed);
+        self.count_cpu(cause, bytes);
     }
 
     pub(crate) fn count_cpu(&mut self, cause: CpuCause, bytes: usize) {

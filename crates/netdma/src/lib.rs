@@ -20,9 +20,9 @@
 //!                       `---> copied by the CPU from the segment that was kept
 //! ```
 //!
-//! [`Offload::reap`] collects ended copies. A copy that failed, or was aborted because the engine
-//! made no progress, is done again by the CPU: TCP has acknowledged those bytes, and the kept
-//! segment is the only place where they exist. When a receive has no copy in flight
+//! [`Offload::reap`] collects ended copies. A copy that the engine failed, or did not end, has been
+//! done again by the CPU below it ([`dmaengine::Fallback`]): TCP has acknowledged those bytes, and
+//! the kept segment is the only place where they exist. When a receive has no copy in flight
 //! ([`Progress::in_flight`] is 0), the first [`Progress::taken`] bytes of its buffer are all there,
 //! and the call may return. It must not return before: [`Offload::withdraw`] refuses.
 //!
@@ -37,7 +37,6 @@
 
 mod copybreak;
 mod counters;
-mod health;
 mod offload;
 mod receive;
 

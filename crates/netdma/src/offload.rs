@@ -1,28 +1,23 @@
 //! Serving posted receives: taking segments, issuing copies, collecting their ends.
 
-use std::{os::fd::BorrowedFd, time::Duration};
+use std::{os::fd::BorrowedFd, sync::Arc};
 
-use dmaengine::{Done, PacketBuf, PacketSlice, Queue, Refused, Status, Stuck, SubmitError, Target};
+use dmaengine::{
+    Channel, Clock, Done, DrivenClock, Fallback, FallbackOptions, FallbackStats, PacketBuf,
+    PacketSlice, Queue, Refused, Status, SubmitError, Target,
+};
 use netstack::{Instant, Segment, SocketId, Stack};
 
 use crate::{
     Busy, Copybreak, Counters, CpuCause, Progress, ReceiveId,
-    health::Health,
     receive::{Receive, Receives},
 };
 
-/// An engine that ended no copy for so long, while it had some, is reset. Linux's `ioatdma` waits
-/// as long (`completion_timeout`, 200 ms). On an engine that ends copies out of order, others hide
-/// one that does not end.
-const STALL_TIMEOUT: Duration = Duration::from_millis(200);
+/// After so many resets in a row that could not prove the engine idle, it is lost. They come later
+/// and later: these take about 4 s.
+const HOPELESS_RESETS: u64 = 5;
 
-/// How long a reset may take: Linux's `ioat_reset_sync` is given 200 ms.
-const RESET_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// After so many resets in a row that could not prove the engine idle, it is lost.
-const HOPELESS_RESETS: u32 = 10;
-
-/// A channel that copies from packets to programs' buffers.
+/// A channel that copies from packets to programs' buffers, with the CPU below it.
 pub type Engine = Queue<PacketSlice, Target, Tag>;
 
 /// What the offload attaches to each copy.
@@ -54,26 +49,32 @@ impl netstack::PacketBuffer for RxPacket {
 #[derive(Debug)]
 pub struct Offload {
     engine: Option<Engine>,
+    /// That of the engine: the time of the last call.
+    clock: DrivenClock,
+    fallback: Arc<FallbackStats>,
     copybreak: Copybreak,
-    health: Health,
-    /// When the engine last ended a copy, or was given one while idle.
-    progress_at: Instant,
-    /// Resets in a row that could not prove the engine idle.
-    failed_resets: u32,
     receives: Receives,
     counters: Counters,
 }
 
 impl Offload {
-    /// An offload over `engine`; without one, every copy is the CPU's.
+    /// An offload over `channel`, with the CPU below it ([`Fallback`]); without one, every copy is
+    /// the CPU's.
     #[must_use]
-    pub fn new(engine: Option<Engine>, copybreak: Copybreak) -> Self {
+    pub fn new(channel: Option<Channel>, copybreak: Copybreak) -> Self {
+        let clock = DrivenClock::new();
+        let layer = Fallback::new(FallbackOptions {
+            clock: Clock::Driven(clock.clone()),
+            // Each copy is its own: a receive call need not wait for another's.
+            keeps_order: false,
+            ..FallbackOptions::default()
+        });
+        let engine = channel.map(|channel| Queue::new(channel.layered(&layer)));
         Self {
             engine,
+            clock,
+            fallback: layer.stats().pop().unwrap_or_default(),
             copybreak,
-            health: Health::new(),
-            progress_at: Instant::ZERO,
-            failed_resets: 0,
             receives: Receives::default(),
             counters: Counters::default(),
         }
@@ -128,99 +129,76 @@ impl Offload {
 
     /// Moves what is queued on the receive's socket into its buffer: the early copy. Call it for
     /// each posted receive whose socket became readable, after each batch of packets and before any
-    /// program wakes. Copies given to the engine have one doorbell. An engine that is down is reset,
-    /// in bounded time.
+    /// program wakes. Copies given to the engine have one doorbell. What the engine refuses is done
+    /// by the CPU at that moment too, but has not ended before [`reap`](Self::reap) says so.
     pub fn serve(&mut self, stack: &mut Stack<RxPacket>, now: Instant, id: ReceiveId) {
-        let Self { engine, copybreak, health, progress_at, receives, counters, .. } = self;
+        let Self { engine, clock, copybreak, receives, counters, .. } = self;
+        clock.set(now - Instant::ZERO);
         let Some(receive) = receives.get_mut(id) else { return };
-        let may_offload = if engine.is_none() || *copybreak == Copybreak::Off {
-            Err(CpuCause::NoEngine)
-        } else if !receive.offloads {
-            Err(CpuCause::Copybreak)
-        } else {
-            Ok(())
+        let mut engine = match engine {
+            Some(engine) if receive.offloads && *copybreak != Copybreak::Off => Ok(engine),
+            Some(_) if *copybreak != Copybreak::Off => Err(CpuCause::Copybreak),
+            _ => Err(CpuCause::NoEngine),
         };
-        let mut issued = false;
         while !receive.target.is_empty() {
             let Some(segment) = stack.take(receive.socket, receive.target.len()) else { break };
             let Segment { buffer: RxPacket(packet), range, charge, .. } = segment;
             let mut target = receive.target.split_to(range.len());
             receive.taken += range.len();
             let tag = Tag { receive: id, socket: receive.socket, charge };
-            let source = packet.into_slice(range);
-            let refused = match (&mut *engine, may_offload) {
-                (Some(engine), Ok(())) if health.is_trusted(now) => {
-                    if engine.is_idle() {
-                        *progress_at = now;
+            let mut source = packet.into_slice(range);
+            let cause = match &mut engine {
+                Ok(engine) => match engine.copy(source, target, tag) {
+                    Ok(_cookie) => {
+                        receive.in_flight += 1;
+                        continue;
                     }
-                    match engine.copy(source, target, tag) {
-                        Ok(_cookie) => {
-                            receive.in_flight += 1;
-                            counters.copies_issued += 1;
-                            issued = true;
-                            continue;
-                        }
-                        Err(Refused { error, source, target: whole, .. }) => {
-                            target = whole;
-                            if error == SubmitError::ChannelDown && engine.is_idle() {
-                                // It did not start again after its last reset, and nothing is in
-                                // flight whose stall would reset it once more.
-                                if engine.terminate_sync(RESET_TIMEOUT, |_| {}) == Err(Stuck) {
-                                    health.reset_failed(now + RESET_TIMEOUT);
-                                }
-                                counters.engine_resets += 1;
-                            }
-                            (source, cause_of_refusal(error, health, now))
-                        }
+                    // The CPU below the engine does whatever there is room for.
+                    Err(refused) => {
+                        let error;
+                        Refused { error, source, target, .. } = refused;
+                        cause_of_refusal(error)
                     }
-                }
-                (Some(_), Ok(())) => (source, CpuCause::Resting),
-                (_, Err(cause)) => (source, cause),
-                (None, Ok(())) => (source, CpuCause::NoEngine),
+                },
+                Err(cause) => *cause,
             };
-            let (source, cause) = refused;
             target.as_mut().copy_from_slice(source.as_ref());
             counters.count_cpu(cause, source.as_ref().len());
             stack.release(now, tag.socket, charge);
         }
-        if issued && let Some(engine) = engine {
+        if let Ok(engine) = engine {
             engine.issue_pending();
         }
     }
 
-    /// Collects copies that have ended: releases their segments, and does again with the CPU what
-    /// the engine failed. An engine that stands still is reset. Never waits for the engine, except
-    /// for a reset, in bounded time.
+    /// Collects copies that have ended, and releases their segments. What the engine failed was done
+    /// again by the CPU; an engine that stands still is reset. Never waits for the engine, except for
+    /// a reset, in bounded time.
     ///
     /// `idle` is told each socket whose receive has no copy in flight any more.
     ///
     /// Call it after each batch, when [`event`](Self::event) is readable, and at
     /// [`poll_timeout`](Self::poll_timeout).
+    ///
+    /// # Panics
+    ///
+    /// If a copy was not done, neither by the engine nor by the CPU: its bytes would be lost.
     pub fn reap(
         &mut self,
         stack: &mut Stack<RxPacket>,
         now: Instant,
         mut idle: impl FnMut(SocketId),
     ) {
-        let Self { engine, health, progress_at, failed_resets, receives, counters, .. } = self;
+        let Self { engine, clock, fallback, receives, counters, .. } = self;
+        clock.set(now - Instant::ZERO);
         let Some(engine) = engine else { return };
         if engine.is_idle() {
             return;
         }
-        let mut settle = |done: Done<PacketSlice, Target, Tag>| {
-            let Done { status, source, mut target, tag, .. } = done;
-            let bytes = source.as_ref();
-            if status == Status::Success {
-                counters.bytes_by_engine += bytes.len() as u64;
-                health.succeeded();
-            } else {
-                // The engine gave the memory back, so this is its only writer now. The whole
-                // segment is copied again: a prefix that arrived is written twice, not wrongly.
-                target.as_mut().copy_from_slice(bytes);
-                counters.count_cpu(CpuCause::Failed, bytes.len());
-                counters.copies_repeated += 1;
-                health.failed(now);
-            }
+        engine.poll(|done: Done<PacketSlice, Target, Tag>| {
+            let Done { status, bytes, fallback, tag, .. } = done;
+            assert_eq!(status, Status::Success, "the CPU does what the engine does not");
+            counters.count_end(fallback, bytes);
             if let Some(receive) = receives.get_mut(tag.receive) {
                 receive.in_flight -= 1;
                 if receive.in_flight == 0 {
@@ -228,43 +206,25 @@ impl Offload {
                 }
             }
             stack.release(now, tag.socket, tag.charge);
-        };
-        if engine.poll(&mut settle) > 0 {
-            *progress_at = now;
-            *failed_resets = 0;
-        } else if now - *progress_at >= STALL_TIMEOUT {
-            // If it cannot be proven idle, the copies stay in flight and the next call after
-            // another timeout tries again; the receive calls that wait for them cannot return.
-            match engine.terminate_sync(RESET_TIMEOUT, &mut settle) {
-                Ok(()) => {
-                    *failed_resets = 0;
-                    *progress_at = now;
-                    health.failed(now);
-                }
-                Err(Stuck) => {
-                    // The time that it took has passed since `now`.
-                    *failed_resets += 1;
-                    *progress_at = now + RESET_TIMEOUT;
-                    health.reset_failed(*progress_at);
-                }
-            }
-            counters.engine_resets += 1;
-        }
+        });
+        counters.engine_resets = fallback.resets();
     }
 
     /// Whether the engine holds memory and could not be stopped for some seconds. There is no way
     /// left to end the receive calls whose buffers it holds; [`dmaengine::lend`] aborts the process
     /// when such a call gives up.
     #[must_use]
-    pub const fn is_engine_lost(&self) -> bool {
-        self.failed_resets >= HOPELESS_RESETS
+    pub fn is_engine_lost(&self) -> bool {
+        self.fallback.failed_resets_in_a_row() >= HOPELESS_RESETS
     }
 
     /// When [`reap`](Self::reap) must be called at the latest; `None` if nothing is in flight.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let engine = self.engine.as_ref()?;
-        (!engine.is_idle()).then(|| self.progress_at + STALL_TIMEOUT)
+        // Without a time the copies are the CPU's, and have ended.
+        let due = || self.fallback.due().map_or(Instant::ZERO, Instant::from);
+        (!engine.is_idle()).then(due)
     }
 
     /// Asks for one event when all copies issued so far have ended. `false` if there is nothing to
@@ -280,13 +240,11 @@ impl Offload {
     }
 }
 
-fn cause_of_refusal(error: SubmitError, health: &mut Health, now: Instant) -> CpuCause {
+/// Why the channel, with the CPU below the engine, refused a copy.
+const fn cause_of_refusal(error: SubmitError) -> CpuCause {
     match error {
         SubmitError::RingFull => CpuCause::RingFull,
-        SubmitError::Unreachable { .. } => CpuCause::Unreachable,
-        _ => {
-            health.failed(now);
-            CpuCause::Failed
-        }
+        // The device is being removed, or is another process's.
+        _ => CpuCause::NoEngine,
     }
 }

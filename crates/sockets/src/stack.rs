@@ -4,9 +4,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use dmaengine::ChannelStats;
+use dmaengine::{Channel, ChannelStats};
 use netdev::Link;
-use netdma::{Copybreak, Counters, Engine, Offload};
+use netdma::{Copybreak, Counters, Offload};
 use netstack::TcpConfig;
 
 use crate::{
@@ -50,7 +50,7 @@ impl Stack {
     /// See [`StartError`].
     pub fn start(
         link: Box<dyn Link>,
-        engine: Option<Engine>,
+        engine: Option<Channel>,
         config: &Config,
     ) -> Result<Self, StartError> {
         let Config { mac, address, gateway, tcp, copybreak } = config.clone();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dmaengine::{Arena, DmaDevice, Queue, Registry, ThreadsDevice};
+use dmaengine::{Arena, DmaDevice, Registry, ThreadsDevice};
 use netdev::{BufferCounts, Wire, WireConfig};
 use netdma::Copybreak;
 use netstack::Ipv4Cidr;
@@ -34,7 +34,7 @@ fn pair() -> (Stack, Stack) {
     device.map(&arena).unwrap();
     let registry = Registry::new();
     registry.register(device);
-    let engine = Queue::new(registry.request("dma0chan0").unwrap());
+    let engine = registry.request("dma0chan0").unwrap();
     let client = Stack::start(Box::new(a), None, &config(1)).unwrap();
     let server = Stack::start(Box::new(b), Some(engine), &config(2)).unwrap();
     (client, server)

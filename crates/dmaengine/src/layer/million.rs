@@ -15,9 +15,9 @@ use std::{
 };
 
 use crate::{
-    Completion, Cookie, CpuDevice, DmaChannel, DmaDevice, FaultPlan, Faults, Flags, Layer, Layered,
-    Operation, OperationKind, Segment, SegmentMut, Split, Status, SubmitError, ThreadsDevice, When,
-    random::SplitMix64,
+    Completion, Cookie, CpuDevice, DmaChannel, DmaDevice, Fallback, FallbackOptions, FaultPlan,
+    Faults, Flags, Layer, Layered, Operation, OperationKind, Segment, SegmentMut, Split, Status,
+    SubmitError, ThreadsDevice, When, random::SplitMix64,
 };
 
 /// Of the operations, in bytes.
@@ -560,6 +560,9 @@ impl<'a> Client<'a> {
     }
 }
 
+/// What the plan does not order.
+const NOT_ORDERED: [Status; 2] = [Status::BadLength, Status::BadDescriptor];
+
 fn xor<'s>(sources: impl Iterator<Item = &'s [u8]>, len: usize) -> Vec<u8> {
     let mut sum = vec![0; len];
     for source in sources {
@@ -586,8 +589,13 @@ fn products<'s>(sources: impl Iterator<Item = (&'s [u8], u8)>, len: usize) -> Ve
     sum
 }
 
-/// Half of the operations in order, half out of order.
-fn million(below: &Arc<dyn DmaDevice>, over: impl Fn(Box<dyn DmaChannel>) -> Box<dyn DmaChannel>) {
+/// Half of the operations in order, half out of order. They must end in every way but those of
+/// `never`.
+fn million(
+    below: &Arc<dyn DmaDevice>,
+    over: impl Fn(Box<dyn DmaChannel>) -> Box<dyn DmaChannel>,
+    never: &[Status],
+) {
     for (seed, order) in [(1, ""), (2, ",reorder")] {
         let plan: FaultPlan = format!("{PLAN}{order},seed={seed}").parse().unwrap();
         let device = Layered::new(Arc::clone(below), Faults::new(plan));
@@ -595,7 +603,6 @@ fn million(below: &Arc<dyn DmaDevice>, over: impl Fn(Box<dyn DmaChannel>) -> Box
         let mut client = Client::new(&mut fresh, seed);
         client.run(500_000);
         for status in Status::ALL {
-            let never = [Status::BadLength, Status::BadDescriptor];
             let count = client.by_status[status as usize];
             assert_eq!(count > 0, !never.contains(&status), "{count} ended with {status}");
         }
@@ -614,17 +621,31 @@ fn an_engine_that_scribbles_is_noticed() {
 
 #[test]
 fn a_million_operations_with_faults_over_cpu() {
-    million(&(Arc::new(CpuDevice::new(1)) as _), |channel| channel);
+    million(&(Arc::new(CpuDevice::new(1)) as _), |channel| channel, &NOT_ORDERED);
 }
 
 #[test]
 fn a_million_operations_with_faults_over_threads() {
-    million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| channel);
+    million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| channel, &NOT_ORDERED);
 }
 
 #[test]
 fn a_million_operations_shared_with_a_cpu_over_faults() {
     // Parts meet in the middle of a page, so that the short copies here have two.
     let split = Split::with_border(256, 64);
-    million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| split.wrap(channel));
+    million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| split.wrap(channel), &NOT_ORDERED);
+}
+
+#[test]
+fn a_million_operations_that_a_cpu_repeats_over_faults() {
+    // Below the client's patience, so that what is lost is found here.
+    let timeout = PATIENCE / 4;
+    let fallback = Fallback::new(FallbackOptions { timeout, ..FallbackOptions::default() });
+    let fails = |status: &Status| !status.is_done() && *status != Status::Aborted;
+    let never: Vec<_> = Status::ALL.into_iter().filter(fails).collect();
+    for below in
+        [Arc::new(CpuDevice::new(1)) as Arc<dyn DmaDevice>, Arc::new(ThreadsDevice::new(1))]
+    {
+        million(&below, |channel| fallback.wrap(channel), &never);
+    }
 }

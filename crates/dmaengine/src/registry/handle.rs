@@ -11,8 +11,8 @@ use std::{
 
 use super::lease::Lease;
 use crate::{
-    ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, Flags, Operation, OperationKind,
-    Stuck, SubmitError, fork::Owner, stats::Meter,
+    ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, Flags, Layer, Operation,
+    OperationKind, Stuck, SubmitError, fork::Owner, stats::Meter,
 };
 
 /// A channel that a client has, with its name and counters. A [`Queue`](crate::Queue) is made of
@@ -90,6 +90,19 @@ impl Channel {
     #[must_use]
     pub fn is_forked(&self) -> bool {
         !self.owner.is_here()
+    }
+
+    /// The same channel with `layer` over it: the client's name, counters and hold stay.
+    #[must_use]
+    pub fn layered(self, layer: &impl Layer) -> Self {
+        // Leaked if `wrap` panics.
+        let mut channel = ManuallyDrop::new(self);
+        // SAFETY: taken once, and not used before it is there again.
+        let raw = unsafe { ManuallyDrop::take(&mut channel.raw) };
+        channel.raw = ManuallyDrop::new(layer.wrap(raw));
+        let mut channel = ManuallyDrop::into_inner(channel);
+        channel.meter = Meter::new(Arc::clone(channel.stats()), channel.info().ring_size);
+        channel
     }
 
     /// Counts an operation that was submitted.

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use dmaengine::{Arena, DmaDevice, Queue, Registry};
+use dmaengine::{Arena, DmaDevice, Registry};
 use ioat::engine::{EngineName, model};
 use ioat_model::{Fault, Faults, in_process, registers::ChanErr};
 use netdma::{Copybreak, Counters, CpuCause, Offload};
@@ -33,7 +33,7 @@ fn all_seeds(device: Option<Arc<dyn DmaDevice>>) -> Counters {
         device.map(&arena).unwrap();
         let registry = Registry::new();
         registry.register(device);
-        Queue::new(registry.request("dma0chan0").unwrap())
+        registry.request("dma0chan0").unwrap()
     });
     let mut offload = Offload::new(engine, Copybreak::Bytes(512));
     let mut buffer = arena.alloc(LONGEST_READ).unwrap();

@@ -1,0 +1,9 @@
+mod faults;
+mod lapped;
+mod order;
+mod puppet;
+mod random;
+mod refusals;
+mod rig;
+mod suite;
+mod terminate;
