@@ -161,7 +161,7 @@ pub struct Queue<S, D, T> {
 
 impl<S, D, T> Queue<S, D, T> {
     /// A queue over `channel`, from a [`Registry`](crate::Registry) or a bare
-    /// [`DmaChannel`](crate::DmaChannel). Operations that were submitted to it before are none of
+    /// [`DmaChannel`]. Operations that were submitted to it before are none of
     /// the queue's: their completions are [spurious](Self::spurious_completions).
     #[must_use]
     pub fn new(channel: impl Into<Channel>) -> Self {
@@ -230,7 +230,7 @@ impl<S, D, T> Queue<S, D, T> {
     ///
     /// # Safety
     ///
-    /// As for [`DmaChannel::submit`](crate::DmaChannel::submit): as long as `source` and `target`
+    /// As for [`DmaChannel::submit`]: as long as `source` and `target`
     /// exist, however they are moved, what the operation reads stays valid and unwritten, and what
     /// it writes stays valid and exclusively the operation's. They exist until they are given back,
     /// and a queue that is leaked does not end their lifetimes: if the memory is borrowed, the caller

@@ -103,7 +103,7 @@ impl<M> InFlight<M> {
     ///
     /// # Safety
     ///
-    /// As for [`DmaChannel::submit`](crate::DmaChannel::submit), as long as `memory` exists or
+    /// As for [`DmaChannel::submit`], as long as `memory` exists or
     /// however else the caller makes sure of it.
     #[inline]
     pub(crate) unsafe fn submit(
