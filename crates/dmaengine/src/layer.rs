@@ -14,6 +14,8 @@ pub use fallback::{Clock, DrivenClock, Fallback, FallbackOptions, FallbackStats}
 
 use crate::{Arena, ChannelInfo, DmaChannel, DmaDevice, MapError, RequestError};
 
+#[cfg(all(test, not(miri)))]
+mod errors;
 mod faults;
 #[cfg(all(test, not(miri)))]
 mod million;

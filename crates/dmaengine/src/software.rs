@@ -11,6 +11,7 @@ pub(crate) mod gf256;
 mod parity;
 
 pub use checksum::{InternetSum, copy_and_checksum};
+pub(crate) use copy::TOO_LONG_TO_CACHE;
 pub use copy::copy_bytes;
 pub(crate) use descriptor::{Descriptor, MAX_SEGMENTS, MAX_SOURCES};
 pub(crate) use execute::execute;

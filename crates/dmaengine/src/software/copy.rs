@@ -39,8 +39,7 @@ const SHORTEST_STREAM: usize = 4 << 10;
 
 /// From this length on the target is streamed unless it is to be in a cache: it does not fit one.
 /// (The last-level cache that a core can fill is 32 MiB or less, but for few.)
-#[cfg(target_arch = "x86_64")]
-const TOO_LONG_TO_CACHE: usize = 32 << 20;
+pub(crate) const TOO_LONG_TO_CACHE: usize = 32 << 20;
 
 /// Copies `len` bytes as `flags` advise. What it wrote is ordered before later stores, as after any
 /// copy.

@@ -36,6 +36,10 @@ use crate::{
     software::Descriptor,
 };
 
+/// A delay in later operations ends after so many polls in any case: the client may wait for this
+/// one before it submits another.
+const MOST_POLLS: u64 = 256;
+
 #[derive(Debug)]
 pub(super) struct FaultsChannel {
     below: Box<dyn DmaChannel>,
@@ -87,6 +91,7 @@ struct Settings {
     reorder: bool,
     poison: bool,
     partial: bool,
+    tidy: bool,
     fences: Fences,
     stuck: u64,
 }
@@ -174,11 +179,11 @@ impl FaultsChannel {
         fates: Fates,
         random: SplitMix64,
     ) -> Self {
-        let FaultPlan { rules: _, reorder, poison, partial, fences, stuck, seed: _ } = *plan;
+        let FaultPlan { rules: _, reorder, poison, partial, tidy, fences, stuck, seed: _ } = *plan;
         let ring_size = info.ring_size;
         Self {
             below,
-            plan: Settings { reorder, poison, partial, fences, stuck },
+            plan: Settings { reorder, poison, partial, tidy, fences, stuck },
             fates,
             random,
             slots: (0..ring_size).map(|_| Slot::default()).collect(),
@@ -352,6 +357,9 @@ impl FaultsChannel {
     /// Writes garbage somewhere in a range of the targets of an operation that is not reported, and
     /// that the channel below has not got, or has ended.
     fn garble(&mut self, position: u64, range: Range<usize>) {
+        if self.plan.tidy {
+            return;
+        }
         let start = range.start + self.random.below(range.len());
         let end = start + 1 + self.random.below(range.end - start);
         let pattern = self.random.next();
@@ -413,7 +421,11 @@ impl FaultsChannel {
         let is_due = match slot.delay {
             None => true,
             Some(Delay::Polls(polls)) => self.flush || self.polls - end.poll >= polls,
-            Some(Delay::Operations(count)) => self.flush || self.submitted - position > count,
+            Some(Delay::Operations(count)) => {
+                self.flush
+                    || self.submitted - position > count
+                    || self.polls - end.poll >= MOST_POLLS
+            }
             Some(Delay::Time(time)) => end.at.is_none_or(|at| at.elapsed() >= time),
         };
         is_due.then_some(end)

@@ -20,7 +20,7 @@ pub use text::FaultPlanError;
 /// | `vanish@WHEN`, `vanish@WHEN:STOPS` | [`Fault::Vanish`], for ever or for so many stops |
 /// | `full@WHEN` | [`Fault::Full`] |
 /// | `delay@WHEN:DELAY`, `delay=DELAY` | [`Fault::Delay`]; the latter is of every operation |
-/// | `reorder`, `poison`, `partial` | the fields of these names |
+/// | `reorder`, `poison`, `partial`, `tidy` | the fields of these names |
 /// | `fence=FENCES`, `stuck=TIMES`, `seed=NUMBER` | the same; fences are `done`, `not-attempted` or `either` |
 ///
 /// `WHEN` is `K` for the k-th operation, `KxN` for a storm of `N` from the k-th on, `1/N` for one
@@ -53,6 +53,9 @@ pub struct FaultPlan {
     /// Failed copies report a prefix that did arrive, as an engine with
     /// [`partial_completion`](crate::ChannelInfo::partial_completion) does.
     pub partial: bool,
+    /// A failed operation leaves no garbage: its target is as it was, or complete. That is what
+    /// the suite of errors (`conformance::errors`) asks of an engine; nothing else does.
+    pub tidy: bool,
     /// What becomes of an operation with [`Flags::FENCE`](crate::Flags::FENCE) when one that is in
     /// flight before it fails.
     pub fences: Fences,
@@ -176,7 +179,7 @@ pub enum Delay {
     /// ([`arm`](crate::DmaChannel::arm)) ends the delay.
     Polls(u64),
     /// It is not reported before so many later operations were submitted. A client that is about to
-    /// wait ends the delay.
+    /// wait ends the delay, and so does one that polls 256 times.
     Operations(u64),
     /// It is not reported before so much time has passed. A plan with such a delay takes the
     /// channel's interrupt away: whoever waits polls.

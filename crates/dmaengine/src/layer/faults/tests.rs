@@ -241,7 +241,7 @@ fn delays_are_as_long_as_asked() {
     let mut by_operations = queue("delay@1:2ops,reorder");
     submit(&mut by_operations, 0..2);
     by_operations.issue_pending();
-    for _ in 0..20 {
+    for _ in 0..50 {
         polled(&mut by_operations);
     }
     assert_eq!(by_operations.in_flight(), 1);
@@ -251,6 +251,12 @@ fn delays_are_as_long_as_asked() {
     }
     by_operations.issue_pending();
     by_operations.wait(TIMEOUT, |_| ()).unwrap();
+
+    let mut last = queue("delay@1:2ops");
+    submit(&mut last, 0..1);
+    last.issue_pending();
+    let polls = (0..10_000).take_while(|_| polled(&mut last).is_empty()).count();
+    assert!((100..1000).contains(&polls), "nothing follows, and it is not lost: {polls}");
 
     let mut for_ever = queue("delay=9999999ms");
     submit(&mut for_ever, 0..1);

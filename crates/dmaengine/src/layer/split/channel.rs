@@ -358,7 +358,7 @@ unsafe impl DmaChannel for SplitChannel {
     unsafe fn submit(
         &mut self,
         operation: &Operation<'_>,
-        flags: Flags,
+        mut flags: Flags,
     ) -> Result<Cookie, SubmitError> {
         let count = self.info.check(operation, flags)?;
         if self.stopping {
@@ -380,6 +380,10 @@ unsafe impl DmaChannel for SplitChannel {
             && !must_wait
         {
             engine_len = self.engine_part(target, len);
+            // Neither side sees by its part how long the copy is.
+            if len >= software::TOO_LONG_TO_CACHE && !flags.contains(Flags::TO_CACHE) {
+                flags |= Flags::TO_MEMORY;
+            }
             let part = |at: usize| CpuPart {
                 source: source.wrapping_add(at),
                 target: target.wrapping_add(at),

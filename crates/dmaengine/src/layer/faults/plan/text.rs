@@ -27,7 +27,7 @@ pub enum FaultPlanError {
     /// A piece has a name that no fault has.
     #[error(
         "`{piece}`: there is no such fault; there are fail, lose, halt, vanish, full, delay, \
-         reorder, poison, partial, fence, stuck and seed"
+         reorder, poison, partial, tidy, fence, stuck and seed"
     )]
     Unknown {
         /// The piece of the plan.
@@ -126,6 +126,7 @@ impl Piece<'_> {
                 "reorder" => plan.reorder = true,
                 "poison" => plan.poison = true,
                 "partial" => plan.partial = true,
+                "tidy" => plan.tidy = true,
                 name => return Err(self.not_a(name)),
             }
         }
@@ -144,6 +145,7 @@ impl Piece<'_> {
             "reorder" => "reorder",
             "poison" => "poison",
             "partial" => "partial",
+            "tidy" => "tidy",
             "fence" => "fence=FENCES",
             "stuck" => "stuck=TIMES",
             "seed" => "seed=NUMBER",
@@ -239,13 +241,15 @@ fn count(text: &str) -> Option<u64> {
 }
 
 pub(super) fn write(plan: &FaultPlan, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let FaultPlan { rules, reorder, poison, partial, fences, stuck, seed } = plan;
+    let FaultPlan { rules, reorder, poison, partial, tidy, fences, stuck, seed } = plan;
     let mut comma = "";
     for (when, fault) in rules {
         f.write_str(std::mem::replace(&mut comma, ","))?;
         write_rule(*when, *fault, f)?;
     }
-    for (name, is_set) in [("reorder", reorder), ("poison", poison), ("partial", partial)] {
+    for (name, is_set) in
+        [("reorder", reorder), ("poison", poison), ("partial", partial), ("tidy", tidy)]
+    {
         if *is_set {
             write!(f, "{}{name}", std::mem::replace(&mut comma, ","))?;
         }
@@ -332,7 +336,7 @@ mod tests {
     fn every_piece_has_its_meaning() {
         let text = "fail@50:write-error,lose@100x2,halt@7,halt@8:aborted,vanish@9,vanish@1/5x3:4,\
                     full@3,delay@6:2ops,delay=3,delay@1:20us,delay@2:3ms,reorder,poison,partial,\
-                    fence=not-attempted,stuck=2,seed=1";
+                    tidy,fence=not-attempted,stuck=2,seed=1";
         let expected = FaultPlan {
             rules: vec![
                 (When::at(50), Fault::Fail(Status::WriteError)),
@@ -350,6 +354,7 @@ mod tests {
             reorder: true,
             poison: true,
             partial: true,
+            tidy: true,
             fences: Fences::NotAttempted,
             stuck: 2,
             seed: 1,
@@ -416,13 +421,13 @@ mod tests {
         #[test]
         fn what_is_printed_is_what_was_meant(
             rules in prop::collection::vec(rules(), 0..5),
-            flags: [bool; 3],
+            flags: [bool; 4],
             fences in prop::sample::select(vec![Fences::Either, Fences::Done, Fences::NotAttempted]),
             stuck: u64,
             seed: u64,
         ) {
-            let [reorder, poison, partial] = flags;
-            let printed = FaultPlan { rules, reorder, poison, partial, fences, stuck, seed };
+            let [reorder, poison, partial, tidy] = flags;
+            let printed = FaultPlan { rules, reorder, poison, partial, tidy, fences, stuck, seed };
             prop_assert_eq!(plan(&printed.to_string()), Ok(printed));
         }
 
