@@ -3,8 +3,8 @@
 use std::{fmt, mem::ManuallyDrop, num::NonZeroUsize, time::Duration};
 
 use crate::{
-    Channel, Cookie, DmaSource, DmaTarget, Done, Flags, Operation, PrefixError, Refused, Status,
-    SubmitError, Wait,
+    Channel, Cookie, DmaChannel, DmaSource, DmaTarget, Done, Flags, Operation, PrefixError,
+    Refused, Status, SubmitError, Wait,
     queue::{InFlight, Waiting},
     segments::Segments,
 };
@@ -220,7 +220,7 @@ impl<S, D> Parts<S, D> {
                 Err(error) => self.segments.fail(status_of(error)),
             }
         }
-        self.channel.raw.issue_pending();
+        self.channel.issue_pending();
         self.reap(false);
     }
 
@@ -234,7 +234,7 @@ impl<S, D> Parts<S, D> {
 
     /// Ends what is in flight; `false` if the engine cannot be stopped.
     fn stop(&mut self) -> bool {
-        if self.channel.raw.terminate_sync(STOP_TIMEOUT).is_err() {
+        if self.channel.terminate_sync(STOP_TIMEOUT).is_err() {
             return false;
         }
         self.reap(true);
@@ -260,7 +260,7 @@ impl<S, D> Parts<S, D> {
 pub(crate) const fn status_of(error: SubmitError) -> Status {
     match error {
         SubmitError::Unreachable { .. } => Status::BadAddress,
-        SubmitError::ChannelDown => Status::Aborted,
+        SubmitError::ChannelDown | SubmitError::Removed | SubmitError::Forked => Status::Aborted,
         _ => Status::BadDescriptor,
     }
 }
