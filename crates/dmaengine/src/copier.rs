@@ -29,7 +29,9 @@
 //!    [`Status::TimedOut`], others in flight as [`Status::Aborted`]. If the channel cannot be proven
 //!    idle within a second, the future ends with [`CopyError::Stuck`] and the memory stays with the
 //!    queue: it comes free if the engine comes back, and is leaked if it does not.
-//! 4. Wakers are called and dropped, and memory is dropped, with the lock released: they may be
+//! 4. A forked child has neither the reaper nor the lock's other users: there a copier refuses, a
+//!    future ends as [`CopyError::Stuck`], and dropping them leaks. Nothing takes the lock.
+//! 5. Wakers are called and dropped, and memory is dropped, with the lock released: they may be
 //!    anybody's code, this copier's users' as well.
 
 mod reaper;
@@ -46,7 +48,10 @@ use std::{
 };
 
 use self::state::{Key, Outbox, State, Watch};
-use crate::{Channel, ChannelInfo, ChannelStats, DmaSource, DmaTarget, Done, Queue, Refused, Wait};
+use crate::{
+    Channel, ChannelInfo, ChannelStats, DmaSource, DmaTarget, Done, Queue, Refused, SubmitError,
+    Wait, fork::Owner,
+};
 
 /// The longest sleep while copies are in flight: what a lost event costs.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
@@ -128,6 +133,7 @@ impl<S: DmaSource, D: DmaTarget> Copier<S, D> {
         let wake = reaper::wake_fd()?;
         let sleeper = reaper::Sleeper::new(&wake, queue.event())?;
         let core = Arc::new(Core {
+            owner: Owner::current(),
             info: queue.info().clone(),
             stats: Arc::clone(queue.stats()),
             state: Mutex::new(State::new(queue)),
@@ -149,7 +155,12 @@ impl<S: DmaSource, D: DmaTarget> Copier<S, D> {
         // No clock goes that far: as good as never, but not never.
         const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
         let deadline = Instant::now() + timeout.min(FOREVER);
-        let started = self.handles.core.with(|state| state.start(source, target, deadline));
+        let core = &self.handles.core;
+        let started = if core.owner.is_here() {
+            core.with(|state| state.start(source, target, deadline))
+        } else {
+            Err(Refused { error: SubmitError::Forked, source, target, tag: () })
+        };
         let progress = match started {
             Ok(key) => Progress::Started(key),
             Err(refused) => Progress::Refused(refused),
@@ -232,10 +243,11 @@ impl<S: DmaSource, D: DmaTarget> Copying<S, D> {
     /// The copy to wait for, if it is not over.
     fn key(&mut self) -> Result<Key, CopyError<S, D>> {
         match std::mem::replace(&mut self.progress, Progress::Finished) {
-            Progress::Started(key) => {
+            Progress::Started(key) if self.handles.core.owner.is_here() => {
                 self.progress = Progress::Started(key);
                 Ok(key)
             }
+            Progress::Started(_) => Err(CopyError::Stuck),
             Progress::Refused(refused) => Err(CopyError::Refused(refused)),
             Progress::Finished => panic!("a copy was polled after its end"),
         }
@@ -260,7 +272,9 @@ impl<S: DmaSource, D: DmaTarget> Future for Copying<S, D> {
 
 impl<S: DmaSource, D: DmaTarget> Drop for Copying<S, D> {
     fn drop(&mut self) {
-        if let Progress::Started(key) = self.progress {
+        if let Progress::Started(key) = self.progress
+            && self.handles.core.owner.is_here()
+        {
             self.handles.core.with(|state| state.detach(key));
         }
     }
@@ -285,12 +299,15 @@ struct Handles<S: DmaSource, D: DmaTarget> {
 
 impl<S: DmaSource, D: DmaTarget> Drop for Handles<S, D> {
     fn drop(&mut self) {
-        self.core.with(State::close);
+        if self.core.owner.is_here() {
+            self.core.with(State::close);
+        }
     }
 }
 
 /// What users and reaper share.
 struct Core<S: DmaSource, D: DmaTarget> {
+    owner: Owner,
     info: ChannelInfo,
     stats: Arc<ChannelStats>,
     state: Mutex<State<S, D>>,

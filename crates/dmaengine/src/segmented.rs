@@ -261,7 +261,7 @@ impl<S, D> Parts<S, D> {
 pub(crate) const fn status_of(error: SubmitError) -> Status {
     match error {
         SubmitError::Unreachable { .. } => Status::BadAddress,
-        SubmitError::ChannelDown => Status::Aborted,
+        SubmitError::ChannelDown | SubmitError::Removed | SubmitError::Forked => Status::Aborted,
         _ => Status::BadDescriptor,
     }
 }

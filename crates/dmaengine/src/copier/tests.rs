@@ -421,3 +421,38 @@ fn a_future_ends_once() {
     assert!(!is_pending(&mut copying, &waker));
     let _ = is_pending(&mut copying, &waker);
 }
+
+#[test]
+fn a_forked_child_waits_for_nobody() {
+    let copier = Copier::new(CpuDevice::new(1).request_channel(0).unwrap(), TIMEOUT).unwrap();
+    let (waker, _bell) = Bell::hang();
+    let buffers = || (vec![1u8; 4], vec![0u8; 4]);
+    let [mut polled, dropped] = std::array::from_fn(|_| {
+        let (source, target) = buffers();
+        copier.copy(source, target)
+    });
+    let (source, target) = buffers();
+    // As if the reaper, or another thread, was just in there.
+    let lock = copier.handles.core.lock();
+    // SAFETY: the child takes no lock, allocates nothing, and ends.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let refused = copier.copy(source, target);
+        let is_refused = matches!(
+            &refused.progress,
+            Progress::Refused(Refused { error: SubmitError::Forked, .. })
+        );
+        let polled = Pin::new(&mut polled).poll(&mut Context::from_waker(&waker));
+        let is_stuck = matches!(&polled, Poll::Ready(Err(CopyError::Stuck)));
+        std::mem::forget(lock);
+        drop((dropped, copier.clone()));
+        // SAFETY: ends the process, running nothing.
+        unsafe { libc::_exit(if is_refused && is_stuck { 7 } else { 1 }) }
+    }
+    drop(lock);
+    let mut status = 0;
+    // SAFETY: writes a local variable.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+    assert_eq!(polled.wait().unwrap().target, [1; 4]);
+}

@@ -238,7 +238,7 @@ impl<'scope> Running<'scope> {
     /// in flight, or does not.
     pub(super) fn join(&mut self) -> Failures {
         let waiting = Waiting::new(Wait::default(), self.timeout);
-        while !self.engine.is_submitting {
+        while !self.engine.is_submitting && !self.engine.channel.is_forked() {
             self.advance();
             if self.is_over() {
                 return std::mem::take(&mut self.failures);
@@ -249,7 +249,11 @@ impl<'scope> Running<'scope> {
         }
 
         let start = Instant::now();
-        while self.engine.channel.terminate_sync(STOP_ATTEMPT).is_err() {
+        // In a forked child there is no engine that could have the child's memory, and nothing to
+        // stop.
+        while !self.engine.channel.is_forked()
+            && self.engine.channel.terminate_sync(STOP_ATTEMPT).is_err()
+        {
             if start.elapsed() >= STOP_TIMEOUT {
                 abort_for_memory();
             }

@@ -415,3 +415,32 @@ fn an_engine_that_cannot_be_stopped_takes_the_process_with_it() {
         },
     );
 }
+
+#[test]
+fn a_child_that_is_forked_in_a_scope_does_not_wait_for_its_parents_engine() {
+    let (mut channel, strings) = Puppet::channel();
+    let (source, mut target) = ([5u8; 8], [0u8; 8]);
+    let result = scope(&mut channel, TIMEOUT, |scope| {
+        scope.copy(&source, &mut target).unwrap();
+        // SAFETY: the child leaves the scope, which takes no lock and allocates nothing, and ends.
+        let pid = unsafe { libc::fork() };
+        if pid != 0 {
+            strings.end(0, Status::Success);
+        }
+        pid
+    });
+    let pid = match result {
+        Ok(pid) => pid,
+        Err(error) => {
+            let is_right = error.value == 0 && error.status == Status::TimedOut;
+            // SAFETY: ends the process, running nothing.
+            unsafe { libc::_exit(if is_right { 7 } else { 1 }) }
+        }
+    };
+    assert_joined(&strings);
+    assert_eq!(target, source);
+    let mut status = 0;
+    // SAFETY: writes a local variable.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+}
