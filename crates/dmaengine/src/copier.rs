@@ -26,7 +26,7 @@
 //! 2. A slot is named by index and generation: an end that comes after its slot was given up finds a
 //!    newer generation, and only its memory is dropped.
 //! 3. Every copy has a deadline. When it passes, the channel is terminated: that copy ends as
-//!    [`Status::TimedOut`], others in flight as [`Status::Aborted`]. If the channel cannot be proven
+//!    [`Status::TimedOut`](crate::Status::TimedOut), others in flight as [`Status::Aborted`](crate::Status::Aborted). If the channel cannot be proven
 //!    idle within a second, the future ends with [`CopyError::Stuck`] and the memory stays with the
 //!    queue: it comes free if the engine comes back, and is leaked if it does not.
 //! 4. A forked child has neither the reaper nor the lock's other users: there a copier refuses, a

@@ -23,7 +23,7 @@
 //!    [`Scope`] or a [`Prefix`] cannot outlive it or move to another thread. Forgetting a handle
 //!    forgets nothing but the handle.
 //! 4. A child that is forked within a scope has a copy of the buffers which no engine writes. Its
-//!    copy of the scope ends at once, and what was in flight counts as [`Status::TimedOut`](crate::Status::TimedOut).
+//!    copy of the scope ends at once, and what was in flight counts as [`Status::TimedOut`](crate::Status::TimedOut)(crate::Status::TimedOut).
 
 mod failure;
 mod prefix;
@@ -73,7 +73,7 @@ struct State<'scope> {
 /// panics.
 ///
 /// Operations that have not ended `timeout` after `body` did are terminated and count as
-/// [`Status::TimedOut`](crate::Status::TimedOut). If the engine cannot be proven idle within five more seconds, **the process
+/// [`Status::TimedOut`](crate::Status::TimedOut)(crate::Status::TimedOut). If the engine cannot be proven idle within five more seconds, **the process
 /// aborts**: the engine might still write to memory that nobody lends it any more.
 ///
 /// ```
@@ -213,7 +213,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Checks that the exclusive or of all `sources` is zero. If it is not, the operation counts as
-    /// failed with [`Status::MismatchP`].
+    /// failed with [`Status::MismatchP`](crate::Status::MismatchP).
     ///
     /// # Errors
     ///
@@ -253,8 +253,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 
     /// Checks that P and Q are what [`pq`](Self::pq) would write. If not, the operation counts as
-    /// failed with [`Status::MismatchP`], [`MismatchQ`](Status::MismatchQ) or
-    /// [`MismatchPq`](Status::MismatchPq).
+    /// failed with [`Status::MismatchP`](crate::Status::MismatchP), [`MismatchQ`](crate::Status::MismatchQ) or
+    /// [`MismatchPq`](crate::Status::MismatchPq).
     ///
     /// # Errors
     ///
