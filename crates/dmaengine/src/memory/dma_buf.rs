@@ -14,7 +14,8 @@ pub struct DmaBuf {
     /// Dangling if `block` is `None`; then `len` is 0.
     pointer: NonNull<u8>,
     len: usize,
-    block: Option<Block>,
+    /// Boxed, because a buffer moves with every operation and its block is not looked at.
+    block: Option<Box<Block>>,
 }
 
 // SAFETY: a buffer is exclusive access to plain bytes.
@@ -32,7 +33,7 @@ impl DmaBuf {
     /// The first `len` bytes of `block`, which is at least that long.
     pub(super) fn new(block: Block, len: usize) -> Self {
         debug_assert!(len <= block.size());
-        Self { pointer: block.pointer(), len, block: Some(block) }
+        Self { pointer: block.pointer(), len, block: Some(Box::new(block)) }
     }
 
     /// The part `range` of the buffer, as something to copy from or to. The whole buffer comes back
