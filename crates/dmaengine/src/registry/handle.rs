@@ -119,7 +119,7 @@ impl Channel {
         }
         let Self { raw, meter, .. } = self;
         meter.note_depth();
-        raw.poll(&mut |completion| report(completion, meter));
+        raw.poll(&mut move |completion| report(completion, meter));
     }
 }
 

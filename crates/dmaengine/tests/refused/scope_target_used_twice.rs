@@ -1,0 +1,15 @@
+//! Two operations would write the same bytes.
+
+use std::time::Duration;
+
+use dmaengine::{Channel, CpuDevice, DmaDevice, scope};
+
+fn main() {
+    let mut channel = Channel::from(CpuDevice::new(1).request_channel(0).unwrap());
+    let source = [1u8; 64];
+    let mut target = [0u8; 64];
+    let _ = scope(&mut channel, Duration::from_secs(1), |scope| {
+        scope.copy(&source, &mut target).unwrap();
+        scope.fill(0, &mut target).unwrap();
+    });
+}
