@@ -23,7 +23,7 @@
 //!    [`Scope`] or a [`Prefix`] cannot outlive it or move to another thread. Forgetting a handle
 //!    forgets nothing but the handle.
 //! 4. A child that is forked within a scope has a copy of the buffers which no engine writes. Its
-//!    copy of the scope ends at once, and what was in flight counts as [`Status::TimedOut`](crate::Status::TimedOut)(crate::Status::TimedOut).
+//!    copy of the scope ends at once, and what was in flight counts as [`Status::TimedOut`](crate::Status::TimedOut).
 
 mod failure;
 mod prefix;
@@ -73,7 +73,7 @@ struct State<'scope> {
 /// panics.
 ///
 /// Operations that have not ended `timeout` after `body` did are terminated and count as
-/// [`Status::TimedOut`](crate::Status::TimedOut)(crate::Status::TimedOut). If the engine cannot be proven idle within five more seconds, **the process
+/// [`Status::TimedOut`](crate::Status::TimedOut). If the engine cannot be proven idle within five more seconds, **the process
 /// aborts**: the engine might still write to memory that nobody lends it any more.
 ///
 /// ```
