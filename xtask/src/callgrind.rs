@@ -1,13 +1,9 @@
 //! Instructions that the I/OAT driver takes, counted by callgrind. The counts are the same in every
 //! run, so that a limit on one can be a test.
 
-use std::{
-    fs, io,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Stdio};
 
-use crate::{Failed, cargo_command, root};
+use crate::{Failed, cargo_command, packages, root};
 
 /// A way through the driver, which the benchmark `instructions` of `ioatdma` goes when it is asked.
 struct Count {
@@ -39,13 +35,7 @@ const COUNTS: [Count; 3] = [
 
 /// Counts, prints, and fails where a limit is passed.
 pub(crate) fn run() -> Result<(), Failed> {
-    match Command::new("valgrind").arg("--version").stdout(Stdio::null()).status() {
-        Ok(status) if status.success() => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err("valgrind is not installed: `apt-get install valgrind`".into());
-        }
-        outcome => return Err(format!("valgrind --version: {outcome:?}")),
-    }
+    packages::ensure("valgrind", "valgrind")?;
     let folder = root().join("target/callgrind");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     for Count { way, function, what, limit } in COUNTS {

@@ -3,6 +3,7 @@
 //! Both are lists of commands, printed as they run, so that any of them can be repeated by hand.
 
 mod callgrind;
+mod packages;
 
 use std::{
     env,

@@ -22,18 +22,55 @@
 //! free that memory in safe code. Dropping a queue first proves the channel idle; if that proof
 //! fails the memory is leaked, because a leak is the lesser harm.
 //!
-//! Three kinds of memory can be owned in this way:
+//! # Three safe ways to use it, and the one beneath them
+//!
+//! | way | memory | how it ends |
+//! | --- | --- | --- |
+//! | [`Copier`] | owned buffers go in and come out, with `.await` or blocking | each copy for itself, with a deadline |
+//! | [`Queue`] | owned buffers, or tokens of a pool ([`PacketBuf`]), with a tag | [`poll`](Queue::poll) or [`wait`](Queue::wait) for many |
+//! | [`scope`] | borrowed: any `&[u8]` and `&mut [u8]` | the scope joins, on every way out of it |
+//! | [`DmaChannel`] | raw pointers, `unsafe` | [`DmaChannel::poll`] |
+//!
+//! The first, in a program that has nothing else to do meanwhile:
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//! use dmaengine::{Copier, Registry, ThreadsDevice};
+//!
+//! let registry = Registry::new();
+//! registry.register(Arc::new(ThreadsDevice::new(1)));
+//! let copier = Copier::new(registry.request("dma0chan0")?, Duration::from_secs(5))?;
+//! let done = copier.copy(b"hello".to_vec(), vec![0; 5]).wait()?; // or: .await
+//! assert_eq!(done.target, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Each of the others begins with an example of its own. A large copy can be used before it has
+//! ended, from its front: [`Scope::copy_segmented`] and [`SegmentedCopy`]. Threads that have no channel of
+//! their own share one: [`Registry::find_channel`].
+//!
+//! The kinds of memory that can be owned:
 //!
 //! * [`PacketBuf`]: a shared, read-only packet in an [`Arena`]; what a network link receives into;
 //! * [`DmaBuf`]: a buffer that an application asks for, in an [`Arena`] too;
+//! * `Vec<u8>`, for engines of process addresses;
 //! * [`Target`]: somebody else's `&mut [u8]`, for the length of one [`lend`] call, which cannot
-//!   return while any piece of it is still out.
+//!   return while any piece of it is still out. It lets a receive call's buffer pass through many
+//!   hands, where a [`scope`] would have to be open around all of them.
+//!
+//! # Layers
+//!
+//! What engines do not do by themselves is done once, over any of them, by a [`Layer`]:
+//! [`Fallback`] (the CPU does what the engine refuses, fails or does not end), [`Split`] (large copies
+//! are shared by engine and CPU), [`Faults`] (faults to order). A layered channel is a channel, and
+//! passes the suite that every engine passes (`conformance`, with the feature `testkit`).
 //!
 //! # Addresses
 //!
 //! The interface speaks process addresses. An engine that takes IOVAs ([`Addressing::Iova`])
 //! translates within the arenas that were [mapped](DmaDevice::map) for it, and refuses other
-//! memory with [`SubmitError::Unreachable`]; the caller then copies with the CPU.
+//! memory with [`SubmitError::Unreachable`]; the caller then copies with the CPU, or has put
+//! [`Fallback`] over the device.
 //!
 //! # Ownership rules, per descriptor
 //!
