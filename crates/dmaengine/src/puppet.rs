@@ -45,6 +45,8 @@ struct State {
     ends_after_polls: Option<u32>,
     is_stuck: bool,
     terminations: usize,
+    /// The longest time that a termination was given.
+    patience: Duration,
     doorbells: usize,
     armed: bool,
     panic: Option<&'static str>,
@@ -147,6 +149,7 @@ impl Puppet {
             ends_after_polls: None,
             is_stuck: false,
             terminations: 0,
+            patience: Duration::ZERO,
             doorbells: 0,
             armed: false,
             panic: None,
@@ -193,6 +196,11 @@ impl Strings {
 
     pub(crate) fn terminations(&self) -> usize {
         self.state().terminations
+    }
+
+    /// The longest time that a termination was given.
+    pub(crate) fn patience(&self) -> Duration {
+        self.state().patience
     }
 
     /// How much [memory](Self::memory) was dropped, and how much of that while the engine had it.
@@ -357,8 +365,9 @@ unsafe impl DmaChannel for Puppet {
         self.event.as_ref().map(|event| event.as_fd())
     }
 
-    fn terminate_sync(&mut self, _timeout: Duration) -> Result<(), Stuck> {
+    fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {
         let mut state = self.strings.state();
+        state.patience = state.patience.max(timeout);
         state.terminations += 1;
         if state.is_stuck {
             return Err(Stuck);
