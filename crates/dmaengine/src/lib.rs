@@ -28,7 +28,7 @@
 //! | --- | --- | --- |
 //! | [`Copier`] | owned buffers go in and come out, with `.await` or blocking | each copy for itself, with a deadline |
 //! | [`Queue`] | owned buffers, or tokens of a pool ([`PacketBuf`]), with a tag | [`poll`](Queue::poll) or [`wait`](Queue::wait) for many |
-//! | [`scope`] | borrowed: any `&[u8]` and `&mut [u8]` | the scope joins, on every way out of it |
+//! | [`scope()`] | borrowed: any `&[u8]` and `&mut [u8]` | the scope joins, on every way out of it |
 //! | [`DmaChannel`] | raw pointers, `unsafe` | [`DmaChannel::poll`] |
 //!
 //! The first, in a program that has nothing else to do meanwhile:
@@ -56,7 +56,7 @@
 //! * `Vec<u8>`, for engines of process addresses;
 //! * [`Target`]: somebody else's `&mut [u8]`, for the length of one [`lend`] call, which cannot
 //!   return while any piece of it is still out. It lets a receive call's buffer pass through many
-//!   hands, where a [`scope`] would have to be open around all of them.
+//!   hands, where a [`scope()`] would have to be open around all of them.
 //!
 //! # Layers
 //!
