@@ -61,11 +61,9 @@ mod tests {
     #[test]
     fn a_range_of_a_list_is_in_its_pieces() {
         let mut bytes = [0u8; 30];
-        let at = |offset| bytes.as_mut_ptr().wrapping_add(offset);
-        let targets = [(0, 5), (10, 5), (20, 5)].map({
-            let mut at = at;
-            move |(offset, len)| SegmentMut { address: at(offset), len }
-        });
+        let base = bytes.as_mut_ptr();
+        let targets = [(0, 5), (10, 5), (20, 5)]
+            .map(|(offset, len)| SegmentMut { address: base.wrapping_add(offset), len });
         let operation = Operation::MemcpySg { sources: &[], targets: &targets };
         // SAFETY: the pieces lie in `bytes`.
         unsafe { overwrite(&operation, 3..12, u64::MAX) };

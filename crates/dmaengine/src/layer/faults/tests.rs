@@ -60,6 +60,7 @@ fn stopped(queue: &mut TestQueue) -> Vec<(usize, Status)> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn without_faults_it_is_the_engine() {
     let arena = Arena::new(conformance::ARENA_LEN).unwrap();
     let cpu = Layered::new(Arc::new(CpuDevice::new(1)), Faults::new(FaultPlan::default()));
@@ -70,6 +71,7 @@ fn without_faults_it_is_the_engine() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn late_and_disorderly_it_is_still_an_engine() {
     let arena = Arena::new(conformance::ARENA_LEN).unwrap();
     // Neither poison, which leaves garbage where an operation was aborted, nor a delay until others
@@ -428,7 +430,7 @@ fn a_fence_keeps_its_order_under_poison_and_garbage() {
     for device in [&CpuDevice::new(1) as &dyn DmaDevice, &ThreadsDevice::new(1)] {
         let below = device.request_channel(0).unwrap();
         let mut channel = Faults::new(plan("poison,reorder,delay@1/3:2")).wrap(below);
-        for _ in 0..200 {
+        for _ in 0..if cfg!(miri) { 5 } else { 200 } {
             let memory = Memory::new(10 * LEN);
             for step in 0..9 {
                 let copy = copy(&memory, step * LEN, (step + 1) * LEN);
@@ -475,6 +477,7 @@ fn behind_a_failure_a_fenced_operation_is_done_or_not_attempted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn dmatest_finds_a_scribbling_engine() {
     let arena = Arena::new(1 << 20).unwrap();
     let params = dmatest::Params { iterations: 200, threads_per_chan: 4, ..Default::default() };
