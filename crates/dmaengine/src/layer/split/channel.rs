@@ -177,17 +177,21 @@ impl SplitChannel {
 
     /// How many bytes of a copy the engine gets, the first ones.
     fn engine_part(&mut self, target: *mut u8, len: usize) -> usize {
+        let least = MIN_BORDERS * self.border;
         let (engine, cpu) = (self.engine_backlog as f64, self.cpu_backlog as f64);
         let part = match self.controller.next_share(len) {
             Share::Of(0.0) => 0.0,
             Share::Of(share) => share * (engine + cpu + len as f64) - engine,
-            Share::Probe(share) => share * len as f64,
+            // Enough of both to be a part, wherever the border then is.
+            Share::Trial(share) => {
+                let (share, len) = (share * len as f64, len as f64);
+                share.min(len - (least + self.border) as f64).max((least + self.border) as f64)
+            }
         };
         let part = (part.max(0.0) as usize).min(len);
         // To the nearest border.
         let meeting = (target.addr() + part + self.border / 2) & !(self.border - 1);
         let part = meeting.saturating_sub(target.addr()).min(len);
-        let least = MIN_BORDERS * self.border;
         if part < least {
             0
         } else if len - part < least {

@@ -7,7 +7,8 @@
 //!
 //! Ending together is not enough: the doorbell keeps the CPU from copying. If the CPU alone would be
 //! as fast as both are, it copies alone. A side that gets nothing, for that reason or because its share
-//! would be tiny, gets a part now and then, to see whether that is still right.
+//! would be tiny, is tried out now and then, to see whether that is still right: with a few copies in
+//! succession, because the first may only wake the engine up.
 
 /// A class holds the lengths between two powers of two.
 pub(super) const CLASSES: usize = usize::BITS as usize;
@@ -28,13 +29,17 @@ const ENOUGH: f64 = 0.045;
 const WORTH: f64 = 1.2;
 /// ... and is begun again if it would save more than this.
 const WORTH_AGAIN: f64 = 1.6;
-/// A side that is tried out and is better than this, as a logarithm to base 2 of its cost, is tried
-/// out again at once.
+/// Copies with which both sides are tried out before one of them is left out.
+const FIRST_TRIAL: u32 = 8;
+/// Copies with which a side is tried out that is left out.
+const TRIAL: u32 = 4;
+/// A side that is better than this when it is tried out, as a logarithm to base 2 of its cost, is
+/// tried out for longer.
 const SURPRISE: f64 = -0.3;
 /// The least part of a side that is tried out.
-const PROBE: f64 = 1.0 / 16.0;
+const LEAST: f64 = 1.0 / 16.0;
 /// Copies without one side until it is tried out: at first, and at most.
-const PROBE_INTERVALS: (u32, u32) = (16, 1024);
+const INTERVALS: (u32, u32) = (16, 1024);
 
 /// What is known of all classes.
 #[derive(Debug)]
@@ -56,9 +61,12 @@ pub(super) struct Class {
     share: f64,
     /// The engine's share with which both would end together.
     ideal: f64,
+    /// Copies that are still to be trials.
+    trials: u32,
     /// Copies until the side without a share is tried out.
-    until_probe: u32,
-    probe_interval: u32,
+    until_trial: u32,
+    /// As many as it will be after the next trial.
+    interval: u32,
 }
 
 /// What the engine gets of a copy.
@@ -66,8 +74,8 @@ pub(super) struct Class {
 pub(super) enum Share {
     /// A share of all that is to be copied.
     Of(f64),
-    /// A share of this copy, whatever else there is to do.
-    Probe(f64),
+    /// A share of this copy, whatever else there is to do: it is a trial.
+    Trial(f64),
 }
 
 /// When the engine ended its part, counted from when it began: later than one look at it and not
@@ -91,7 +99,7 @@ impl Controller {
     /// All classes begin with this share.
     #[cfg(test)]
     pub(super) fn starting_at(share: f64) -> Self {
-        Self { classes: [Class { share, ..Class::UNKNOWN }; CLASSES] }
+        Self { classes: [Class { share, trials: 0, ..Class::UNKNOWN }; CLASSES] }
     }
 
     /// What the engine gets of the next copy of `len` bytes, which is not 0.
@@ -127,8 +135,9 @@ impl Class {
         len: 1,
         share: 0.5,
         ideal: 0.5,
-        until_probe: PROBE_INTERVALS.0,
-        probe_interval: PROBE_INTERVALS.0,
+        trials: FIRST_TRIAL,
+        until_trial: INTERVALS.0,
+        interval: INTERVALS.0,
     };
 
     /// The engine's share in use.
@@ -152,20 +161,29 @@ impl Class {
 
     fn next_share(&mut self, len: usize) -> Share {
         self.len = len;
-        if !self.is_one_sided() {
-            return Share::Of(self.share);
+        if self.trials == 0 {
+            if !self.is_one_sided() {
+                return Share::Of(self.share);
+            }
+            if self.until_trial > 0 {
+                self.until_trial -= 1;
+                return Share::Of(self.share);
+            }
+            self.trials = TRIAL;
         }
-        if self.until_probe > 0 {
-            self.until_probe -= 1;
-            return Share::Of(self.share);
+        self.trials -= 1;
+        if self.trials == 0 {
+            self.until_trial = self.interval;
+            self.interval = (2 * self.interval).min(INTERVALS.1);
         }
-        self.until_probe = self.probe_interval;
-        // As much as it would get, if that is more: what is fixed about a cost is then seen in its
-        // right proportion.
-        Share::Probe(if self.share == 0.0 {
-            self.ideal.clamp(PROBE, 0.5)
+        // As much as it would get, if that is more than the least: what is fixed about a cost is
+        // then seen in its right proportion.
+        Share::Trial(if self.share == 0.0 {
+            self.ideal.clamp(LEAST, 0.5)
+        } else if self.share == 1.0 {
+            self.ideal.clamp(0.5, 1.0 - LEAST)
         } else {
-            self.ideal.clamp(0.5, 1.0 - PROBE)
+            self.ideal.clamp(LEAST, 1.0 - LEAST)
         })
     }
 
@@ -176,27 +194,24 @@ impl Class {
             Some(expected) => expected.max(after).min(by),
             None => by,
         };
-        let is_probe = self.share == 0.0;
-        self.learn(is_probe, seen, |class| &mut class.engine);
+        let is_trial = self.share == 0.0;
+        self.learn(is_trial, seen, |class| &mut class.engine);
     }
 
     fn cpu_took(&mut self, bytes: usize, ns: u64) {
-        let is_probe = self.share == 1.0;
-        self.learn(is_probe, cost(ns, bytes), |class| &mut class.cpu);
+        let is_trial = self.share == 1.0;
+        self.learn(is_trial, cost(ns, bytes), |class| &mut class.cpu);
     }
 
     fn doorbell_took(&mut self, ns: u64) {
         learn(&mut self.doorbell, cost(ns, 1));
     }
 
-    /// Learns the cost of a side, which was only tried out, or not.
-    fn learn(&mut self, is_probe: bool, seen: f64, side: impl Fn(&mut Self) -> &mut Option<f64>) {
+    /// Learns the cost of a side, which is only tried out, or not.
+    fn learn(&mut self, is_trial: bool, seen: f64, side: impl Fn(&mut Self) -> &mut Option<f64>) {
         let step = learn(side(self), seen);
-        if is_probe && step < SURPRISE {
-            (self.until_probe, self.probe_interval) = (0, PROBE_INTERVALS.0);
-        } else if is_probe {
-            self.probe_interval = (2 * self.probe_interval).min(PROBE_INTERVALS.1);
-            self.until_probe = self.probe_interval;
+        if is_trial && step < SURPRISE {
+            (self.trials, self.interval) = (TRIAL, INTERVALS.0);
         }
         self.choose();
     }
@@ -205,20 +220,28 @@ impl Class {
         let (Some(engine), Some(cpu)) = (self.engine, self.cpu) else { return };
         let ideal = 1.0 / (1.0 + (engine - cpu).exp2());
         self.ideal = ideal;
-        let was_one_sided = self.is_one_sided();
-        let limit = if was_one_sided { ENOUGH } else { TOO_LITTLE };
+        let is_one_sided = self.is_one_sided();
+        let limit = if is_one_sided { ENOUGH } else { TOO_LITTLE };
         let worth = if self.share == 0.0 { WORTH_AGAIN } else { WORTH };
         let saved_ns = cpu.exp2() * ideal * self.len as f64;
         let doorbell_ns = self.doorbell.map_or(0.0, f64::exp2);
-        if ideal < limit || saved_ns < worth * doorbell_ns {
-            self.share = 0.0;
+        let one_side = if ideal < limit || saved_ns < worth * doorbell_ns {
+            Some(0.0)
         } else if ideal > 1.0 - limit {
-            self.share = 1.0;
-        } else if was_one_sided || (ideal - self.share).abs() > HYSTERESIS {
-            self.share = ideal;
-        }
-        if self.is_one_sided() && !was_one_sided {
-            (self.until_probe, self.probe_interval) = (PROBE_INTERVALS.0, PROBE_INTERVALS.0);
+            Some(1.0)
+        } else {
+            None
+        };
+        match one_side {
+            // What a trial says is known when it is through.
+            Some(share) if self.trials == 0 => {
+                if !is_one_sided {
+                    (self.until_trial, self.interval) = (INTERVALS.0, INTERVALS.0);
+                }
+                self.share = share;
+            }
+            None if is_one_sided || (ideal - self.share).abs() > HYSTERESIS => self.share = ideal,
+            _ => {}
         }
     }
 }
@@ -273,7 +296,7 @@ mod tests {
 
         /// One copy.
         fn copy(self, controller: &mut Controller) {
-            let (Share::Of(share) | Share::Probe(share)) = controller.next_share(LEN);
+            let (Share::Of(share) | Share::Trial(share)) = controller.next_share(LEN);
             let engine_bytes = (share * LEN as f64) as usize;
             let cpu_bytes = LEN - engine_bytes;
             if engine_bytes > 0 {
@@ -348,14 +371,14 @@ mod tests {
             (Machine { cpu: 50.0, ..Machine::EVEN }, 1.0),
         ] {
             let mut controller = Controller::new();
-            let mut probes = 0;
+            let mut trials = 0;
             for _ in 0..10_000 {
                 let mut class = controller.classes[class(LEN)];
-                probes += usize::from(matches!(class.next_share(LEN), Share::Probe(_)));
+                trials += usize::from(matches!(class.next_share(LEN), Share::Trial(_)));
                 hopeless.copy(&mut controller);
             }
             assert_eq!(share(&controller), end);
-            assert!((5..=20).contains(&probes), "{probes} probes in 10000 copies");
+            assert!((20..=100).contains(&trials), "{trials} of 10000 copies are trials");
         }
     }
 
@@ -382,6 +405,27 @@ mod tests {
             (0..1000).for_each(|_| Machine::EVEN.copy(&mut controller));
             assert!(steps_to(Machine::EVEN, &mut controller) == 0);
         }
+    }
+
+    #[test]
+    fn an_engine_that_must_be_woken_is_seen_awake() {
+        // It sleeps when it has nothing to do for a copy, and is as good as the CPU when awake.
+        let copy = |controller: &mut Controller, asleep: &mut bool| {
+            let mut class = controller.classes[class(LEN)];
+            let is_used = class.next_share(LEN) != Share::Of(0.0);
+            let (latency_ns, doorbell_ns) = if *asleep { (500_000.0, 30_000) } else { (0.0, 300) };
+            Machine { latency_ns, doorbell_ns, ..Machine::EVEN }.copy(controller);
+            *asleep = !is_used;
+        };
+        let (mut controller, mut asleep) = (Controller::new(), true);
+        (0..20).for_each(|_| copy(&mut controller, &mut asleep));
+        assert!((0.45..0.55).contains(&share(&controller)), "{}", share(&controller));
+        // For a while it is hopeless; later it is seen that it is not.
+        let hopeless = Machine { engine: 50.0, ..Machine::EVEN };
+        (0..100).for_each(|_| hopeless.copy(&mut controller));
+        assert_eq!(share(&controller), 0.0);
+        (0..500).for_each(|_| copy(&mut controller, &mut asleep));
+        assert!((0.45..0.55).contains(&share(&controller)), "{}", share(&controller));
     }
 
     #[test]
