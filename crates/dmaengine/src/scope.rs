@@ -150,7 +150,11 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         } else {
             Err(SubmitError::LengthMismatch { source_len, target_len })
         };
-        submitted.map_err(|error| Refused { error, source, target, tag: () })
+        // Not `map_err`: moving the target into a closure would claim it, while the engine has it.
+        match submitted {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refused { error, source, target, tag: () }),
+        }
     }
 
     /// Fills all of `target` with `pattern`, repeated from the first byte on, lowest byte first.
@@ -167,7 +171,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         let fill = Operation::Memset { pattern, target: target.as_mut_ptr(), len };
         // SAFETY: as in `copy`.
         let submitted = unsafe { self.start(&[], |_, _| Ok(fill)) };
-        submitted.map_err(|error| Refused { error, source: (), target, tag: () })
+        match submitted {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refused { error, source: (), target, tag: () }),
+        }
     }
 
     /// Copies all of `sources`, one after the other, to all of `targets`, one after the other. Both
@@ -209,7 +216,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 Ok(Operation::Xor { sources, target: to, len })
             })
         };
-        submitted.map_err(|error| Refused { error, source: (), target, tag: () })
+        match submitted {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refused { error, source: (), target, tag: () }),
+        }
     }
 
     /// Checks that the exclusive or of all `sources` is zero. If it is not, the operation counts as
@@ -249,7 +259,10 @@ impl<'scope, 'env> Scope<'scope, 'env> {
                 Ok(Operation::Pq { sources, coefficients, p, q, len })
             })
         };
-        submitted.map_err(|error| Refused { error, source: (), target: syndromes, tag: () })
+        match submitted {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refused { error, source: (), target: syndromes, tag: () }),
+        }
     }
 
     /// Checks that P and Q are what [`pq`](Self::pq) would write. If not, the operation counts as

@@ -75,8 +75,11 @@ impl<S: DmaSource, D: DmaTarget> SegmentedCopy<S, D> {
         mut target: D,
         segment_len: NonZeroUsize,
     ) -> Result<Self, (Channel, Refused<S, D, ()>)> {
-        let (from, source_len) = (source.as_ref().as_ptr(), source.as_ref().len());
-        let (to, target_len) = (target.as_mut().as_mut_ptr(), target.as_mut().len());
+        let bytes = source.as_ref();
+        let (from, source_len) = (bytes.as_ptr(), bytes.len());
+        // Once: a second reference to the target would end what the first one's pointer may do.
+        let bytes = target.as_mut();
+        let (to, target_len) = (bytes.as_mut_ptr(), bytes.len());
         let mut parts = Parts {
             channel,
             in_flight: InFlight::with_capacity(0),

@@ -101,6 +101,7 @@ mod tests {
     proptest! {
         /// Segments end in any order; one of them may fail.
         #[test]
+        #[cfg_attr(miri, ignore = "long, and nothing unsafe")]
         fn the_prefix_is_what_ended_in_a_row(
             len in 1..5000_usize,
             segment_len in 1..200_usize,

@@ -68,6 +68,7 @@ fn copy(copier: &Memories, strings: &Strings) -> Copying<Memory, Memory> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long")]
 fn many_threads_and_tasks_share_a_channel() {
     let options = ThreadsOptions { ring_size: 4, ..ThreadsOptions::default() };
     let threads = ThreadsDevice::with_options(options);
@@ -423,6 +424,7 @@ fn a_future_ends_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no fork")]
 fn a_forked_child_waits_for_nobody() {
     let copier = Copier::new(CpuDevice::new(1).request_channel(0).unwrap(), TIMEOUT).unwrap();
     let (waker, _bell) = Bell::hang();

@@ -23,8 +23,18 @@ fn assert_joined(strings: &Strings) {
 }
 
 #[test]
-fn every_operation_on_a_real_engine() {
-    let mut channel = Channel::from(ThreadsDevice::new(1).request_channel(0).unwrap());
+fn every_operation_on_the_calling_thread() {
+    every_operation(&CpuDevice::new(1));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "no clocks of threads")]
+fn every_operation_on_another_thread() {
+    every_operation(&ThreadsDevice::new(1));
+}
+
+fn every_operation(device: &dyn DmaDevice) {
+    let mut channel = Channel::from(device.request_channel(0).unwrap());
     let sources = [[0x11u8; 64], [0x22; 64], [0x44; 64]];
     let all = [&sources[0][..], &sources[1], &sources[2]];
     let coefficients = [1, 2, 4];
@@ -366,6 +376,7 @@ fn a_copy_in_segments_that_never_ends_is_cut_off() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long")]
 fn two_copies_in_segments_on_a_real_engine() {
     let mut channel = Channel::from(ThreadsDevice::new(1).request_channel(0).unwrap());
     let source: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
@@ -403,6 +414,7 @@ fn aborts(test: &str, variable: &str, body: impl FnOnce()) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no child processes")]
 fn an_engine_that_cannot_be_stopped_takes_the_process_with_it() {
     aborts(
         "scope::tests::an_engine_that_cannot_be_stopped_takes_the_process_with_it",
@@ -417,6 +429,7 @@ fn an_engine_that_cannot_be_stopped_takes_the_process_with_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no fork")]
 fn a_child_that_is_forked_in_a_scope_does_not_wait_for_its_parents_engine() {
     let (mut channel, strings) = Puppet::channel();
     let (source, mut target) = ([5u8; 8], [0u8; 8]);

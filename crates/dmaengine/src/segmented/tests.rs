@@ -96,6 +96,7 @@ fn what_is_refused_comes_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "long")]
 fn on_a_real_engine() {
     let channel = Channel::from(ThreadsDevice::new(1).request_channel(0).unwrap());
     let bytes: Vec<u8> = (0..=255).cycle().take((1 << 20) + 5).collect();
