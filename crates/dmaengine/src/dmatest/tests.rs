@@ -1,9 +1,9 @@
-use std::os::fd::BorrowedFd;
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use super::*;
 use crate::{
     ArenaFull, Capabilities, ChannelInfo, Completion, Cookie, CpuDevice, DmaChannel, DmaDevice,
-    OperationKind, Stuck, ThreadsDevice,
+    FaultPlan, Faults, Layered, OperationKind, Stuck, ThreadsDevice,
 };
 
 /// What is wrong with a [`Faulty`] channel's every third copy, or operation of parity.
@@ -247,6 +247,18 @@ fn errors_are_told_apart() {
     assert_eq!((timed_out.tests, timed_out.failures, timed_out.stuck), (12, 4, false));
     let stuck = run_faulty(Fault::NeverEndsNorStops, |c| *c == Cause::TimedOut);
     assert_eq!((stuck.tests, stuck.failures, stuck.stuck), (3, 1, true));
+}
+
+#[test]
+fn a_channel_that_is_down_is_brought_back() {
+    let plan: FaultPlan = "halt@3:read-error".parse().unwrap();
+    let device = Layered::new(Arc::new(CpuDevice::new(1)), Faults::new(plan));
+    let params = Params { iterations: 6, ..params() };
+    let summary = run(device.request_channel(0).unwrap(), &arena(), &params, |_| ()).unwrap();
+    let failed: Vec<_> = summary.failed.iter().map(|it| (it.test, it.failure.unwrap())).collect();
+    let down = Cause::Submit(SubmitError::ChannelDown);
+    assert_eq!(failed, [(3, Cause::Completion(Status::ReadError)), (4, down)]);
+    assert_eq!((summary.tests, summary.failures, summary.stuck), (6, 2, false));
 }
 
 #[test]
