@@ -1,11 +1,13 @@
 //! The commands, one module each.
 
 mod bench;
+mod bind;
 mod demo;
 mod devices;
 mod dmatest;
 mod progress;
 mod recv;
+mod unbind;
 
 use crate::failure::Failure;
 
@@ -14,6 +16,8 @@ pub(crate) enum Command {
     Demo(demo::Demo),
     Recv(recv::Recv),
     Devices(devices::Devices),
+    Bind(bind::Bind),
+    Unbind(unbind::Unbind),
     Dmatest(dmatest::Dmatest),
     Bench(bench::Bench),
 }
@@ -24,6 +28,8 @@ impl Command {
             Self::Demo(command) => command.run(),
             Self::Recv(command) => command.run(),
             Self::Devices(command) => command.run(),
+            Self::Bind(command) => command.run(),
+            Self::Unbind(command) => command.run(),
             Self::Dmatest(command) => command.run(),
             Self::Bench(command) => command.run(),
         }

@@ -58,11 +58,17 @@ mod error;
 mod lines;
 #[cfg(all(test, loom))]
 mod model;
+pub mod pci;
 mod quirks;
 mod registers;
 mod reset;
 mod ring;
+pub mod sysfs;
+mod version;
+#[cfg(target_arch = "x86_64")]
+pub mod vfio;
 
 pub use bar::{Bar, Platform};
 pub use device::{Completions, IoatDevice, OnHalt, Options, Resources};
 pub use error::{ChanErr, Halt, ProbeError, StartError};
+pub use version::Version;
