@@ -50,6 +50,7 @@ mod model;
 pub mod registers;
 mod stepped;
 mod version;
+pub mod vfio_user;
 
 pub use address_space::{MapError, PAGE};
 pub use channel::State;

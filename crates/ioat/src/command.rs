@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod devices;
 mod dmatest;
+mod emulate;
 mod progress;
 mod recv;
 
@@ -15,6 +16,7 @@ pub(crate) enum Command {
     Recv(recv::Recv),
     Devices(devices::Devices),
     Dmatest(dmatest::Dmatest),
+    Emulate(emulate::Emulate),
     Bench(bench::Bench),
 }
 
@@ -25,6 +27,7 @@ impl Command {
             Self::Recv(command) => command.run(),
             Self::Devices(command) => command.run(),
             Self::Dmatest(command) => command.run(),
+            Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
         }
     }
