@@ -44,6 +44,8 @@ enum Stop {
     Suspend,
     Abort,
     Reset,
+    /// Function level reset.
+    PowerUp,
 }
 
 /// A descriptor between `fetch` and `retire`.
@@ -88,8 +90,18 @@ pub(crate) struct Channel {
     stall: Option<Stall>,
     /// Descriptors looked at since power-up: the position that faults are ordered by.
     pub(crate) position: u64,
-    /// An interrupt was raised and not yet taken.
-    interrupt: bool,
+    events: Events,
+}
+
+/// What the rest of the device must learn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Events {
+    /// An interrupt was raised.
+    pub(crate) interrupt: bool,
+    /// These errors were found.
+    pub(crate) errors: ChanErr,
+    /// RESET has ended.
+    pub(crate) reset: bool,
 }
 
 impl Channel {
@@ -114,7 +126,7 @@ impl Channel {
             failed: false,
             stall: None,
             position: 0,
-            interrupt: false,
+            events: Events { interrupt: false, errors: ChanErr::empty(), reset: false },
         }
     }
 
@@ -138,7 +150,7 @@ impl Channel {
 
     /// CHANCMD: only a reset that has not ended shows.
     pub(crate) fn command(&self) -> u8 {
-        let resetting = self.stop == Some(Stop::Reset);
+        let resetting = self.stop >= Some(Stop::Reset);
         if resetting { ChanCmd::RESET } else { ChanCmd::empty() }.bits()
     }
 
@@ -152,7 +164,7 @@ impl Channel {
             ChanCmd::RESUME if self.state == State::Suspended => self.run(),
             ChanCmd::ABORT | ChanCmd::SUSPEND | ChanCmd::RESUME => {}
             _ => {
-                self.errors |= ChanErr::CHANCMD;
+                self.note(ChanErr::CHANCMD);
                 if !self.error_mask.contains(ChanErr::CHANCMD) {
                     self.stop_with(Stop::Abort);
                     if self.control.contains(ChanCtrl::ERR_INT_EN) {
@@ -232,9 +244,19 @@ impl Channel {
         self.errors -= ChanErr::from_bits_truncate(value);
     }
 
-    /// The interrupt raised since the last call, if any.
-    pub(crate) const fn take_interrupt(&mut self) -> bool {
-        std::mem::replace(&mut self.interrupt, false)
+    /// What has happened since the last call.
+    pub(crate) fn take_events(&mut self) -> Events {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Function level reset.
+    pub(crate) fn power_up(&mut self) {
+        self.stop_with(Stop::PowerUp);
+    }
+
+    /// Whether a descriptor is between `fetch` and `retire`.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     // Descriptors.
@@ -317,8 +339,8 @@ impl Channel {
         let Some(InFlight { control, next, write_completion }) = self.in_flight.take() else {
             return;
         };
-        if self.stop == Some(Stop::Reset) {
-            self.reset();
+        if let Some(reset @ (Stop::Reset | Stop::PowerUp)) = self.stop {
+            self.stop_with(reset);
             return;
         }
         if let Err(error) = result {
@@ -327,7 +349,7 @@ impl Channel {
                 self.halt(bits, memory);
                 return;
             }
-            self.errors |= bits;
+            self.note(bits);
         }
         self.last_completed = self.current;
         self.next = next;
@@ -358,8 +380,8 @@ impl Channel {
         let stop = self.stop.map_or(stop, |earlier| earlier.max(stop));
         let blocked = match self.stall {
             None => self.in_flight.is_some(),
-            Some(Stall::UntilReset) => stop != Stop::Reset,
-            Some(Stall::ForEver) => true,
+            Some(Stall::UntilReset) => stop < Stop::Reset,
+            Some(Stall::ForEver) => stop < Stop::PowerUp,
         };
         if blocked {
             self.stop = Some(stop);
@@ -370,21 +392,30 @@ impl Channel {
             Stop::Suspend => self.state = State::Suspended,
             Stop::Abort => self.fail(),
             Stop::Reset => self.reset(),
+            Stop::PowerUp => {
+                let Self { position, events, .. } = *self;
+                *self = Self { position, events, ..Self::new() };
+            }
         }
     }
 
     /// The state after RESET: as at power-up, but CHANERR stays until it is written, the owner stays
     /// the owner, and what only people look at (CDAR) stays too.
     fn reset(&mut self) {
-        let Self { control, current, errors, position, interrupt, .. } = *self;
+        let Self { control, current, errors, position, events, .. } = *self;
         *self = Self {
             control: control & ChanCtrl::CHANNEL_IN_USE,
             current,
             errors,
             position,
-            interrupt,
+            events: Events { reset: true, ..events },
             ..Self::new()
         };
+    }
+
+    fn note(&mut self, errors: ChanErr) {
+        self.errors |= errors;
+        self.events.errors |= errors;
     }
 
     /// HALTED, until RESET.
@@ -396,7 +427,7 @@ impl Channel {
 
     /// Stops at the current descriptor, which is not completed.
     fn halt(&mut self, bits: ChanErr, memory: &mut impl Memory) {
-        self.errors |= bits;
+        self.note(bits);
         self.fail();
         if self.control.contains(ChanCtrl::ERR_COMPLETION_EN) {
             self.write_completion_word(memory);
@@ -410,7 +441,7 @@ impl Channel {
         let address = self.completion_address;
         let aligned = address.is_multiple_of(8);
         if !aligned || memory.write(address, self.status()).is_err() {
-            self.errors |= ChanErr::COMPLETION_ADDRESS;
+            self.note(ChanErr::COMPLETION_ADDRESS);
             if !self.error_mask.contains(ChanErr::COMPLETION_ADDRESS) {
                 self.fail();
                 if self.control.contains(ChanCtrl::ERR_INT_EN) {
@@ -424,7 +455,7 @@ impl Channel {
     const fn raise_interrupt(&mut self) {
         if !self.interrupt_spent {
             self.interrupt_spent = true;
-            self.interrupt = true;
+            self.events.interrupt = true;
         }
     }
 }

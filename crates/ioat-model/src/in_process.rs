@@ -101,14 +101,15 @@ struct Mappings {
 }
 
 impl Device {
-    /// Starts a device.
+    /// Starts a device, and does [`Model::enable`].
     ///
     /// # Errors
     ///
     /// When the system refuses an eventfd or a thread.
     pub fn start(config: Config) -> io::Result<Self> {
         let Config { model, spin } = config;
-        let model = Model::new(model);
+        let mut model = Model::new(model);
+        model.enable();
         let channels = model.channels();
         let interrupts = (0..channels)
             .map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
@@ -219,10 +220,41 @@ impl Bar {
         self.kick();
     }
 
-    /// The eventfd that counts the interrupts of `channel`; `None` if there is no such channel.
+    /// Reads bytes of configuration space; see [`ConfigSpace`](crate::ConfigSpace). All ones once the
+    /// device is gone.
+    pub fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        if self.is_gone() {
+            bytes.fill(u8::MAX);
+            return;
+        }
+        self.shared.lock_model().config_read(offset, bytes);
+    }
+
+    /// Writes bytes of configuration space.
+    pub fn config_write(&self, offset: u64, bytes: &[u8]) {
+        if self.is_gone() {
+            return;
+        }
+        let mut model = self.shared.lock_model();
+        self.shared.deliver_doorbells(&mut model);
+        model.config_write(offset, bytes);
+        let interrupts = model.take_interrupts();
+        drop(model);
+        self.shared.send(interrupts);
+        self.kick();
+    }
+
+    /// The level of INTA; see [`Model::intx`].
     #[must_use]
-    pub fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.shared.interrupts.get(channel).map(AsFd::as_fd)
+    pub fn intx(&self) -> bool {
+        !self.is_gone() && self.shared.lock_model().intx()
+    }
+
+    /// The eventfd that counts what is sent by `vector`; `None` if there is no such vector. There is
+    /// one for each channel; with MSI and INTA only vector 0 is used.
+    #[must_use]
+    pub fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.shared.interrupts.get(vector).map(AsFd::as_fd)
     }
 
     /// Lets the device reach `len` bytes at `memory` under the bus addresses from `iova` on.
@@ -348,10 +380,10 @@ impl Shared {
         self.version.store(mappings.version, Ordering::Release);
     }
 
-    /// Raises the interrupts of the channels whose bits are set.
-    fn send(&self, channels: u32) {
+    /// Counts the vectors whose bits are set.
+    fn send(&self, vectors: u32) {
         for (index, interrupt) in self.interrupts.iter().enumerate() {
-            if channels & 1 << index != 0 {
+            if vectors & 1 << index != 0 {
                 // It fails only if the counter is full, and then the file is readable already.
                 let _ = rustix::io::write(interrupt, &1_u64.to_ne_bytes());
             }

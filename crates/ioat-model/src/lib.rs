@@ -31,7 +31,7 @@
 //! use ioat_model::{Config, Model, registers, registers::Width};
 //!
 //! let mut model = Model::new(Config::default());
-//! assert_eq!(model.mmio_read(registers::CBVER, Width::W8), 0x32);
+//! assert_eq!(model.mmio_read(registers::CHANCNT, Width::W8), 1);
 //! // Reading CHANCTRL takes the channel: the first reader sees it free.
 //! let control = registers::CHANNEL_BLOCK + registers::channel::CHANCTRL;
 //! assert_eq!(model.mmio_read(control, Width::W16), 0);
@@ -40,18 +40,24 @@
 
 mod address_space;
 mod channel;
+pub mod config_space;
 pub mod descriptor;
 mod faults;
 pub mod in_process;
+mod interrupts;
 mod memory;
 mod model;
 pub mod registers;
 mod stepped;
+mod version;
+pub mod vfio_user;
 
 pub use address_space::{MapError, PAGE};
 pub use channel::State;
+pub use config_space::{ConfigSpace, InterruptStyle};
 pub use descriptor::Operation;
 pub use faults::{Fault, Faults};
 pub use memory::{Memory, MemoryError, MoveError};
-pub use model::{Config, Model, Version};
+pub use model::{Config, Model};
 pub use stepped::Stepped;
+pub use version::{ParseVersionError, Version};

@@ -1,37 +1,25 @@
 //! The whole device: register accesses and descriptors of all channels.
 
 use crate::{
-    channel::Channel,
+    channel::{Channel, Events},
+    config_space::{
+        BUS_MASTER, COMMAND, ConfigSpace, DEVICE_STATUS, InterruptStyle, MEMORY_SPACE, MSI_CONTROL,
+        MSI_ENABLE, MSIX_CONTROL, MSIX_ENABLE, TRANSACTIONS_PENDING,
+    },
     descriptor::Operation,
     faults::Faults,
+    interrupts::{Interrupts, MsixTable},
     memory::{Memory, MoveError},
     registers::{
         ATTNSTATUS, CBVER, CHANCNT, CHANNEL_BLOCK, ChanErr, DMA_COMP_V2, DMACAPABILITY,
-        DmaCapability, INTRCTRL, IntrCtrl, MAX_CHANNELS, Width, XFERCAP,
+        DmaCapability, INTRCTRL, MAX_CHANNELS, MSIX_PBA, MSIX_TABLE, Width, XFERCAP,
         channel::{
             CDAR, CHAINADDR, CHANCMD, CHANCMP, CHANCTRL, CHANERR, CHANERRMASK, CHANSTS, DCACTRL,
             DMA_COMP, DMACOUNT,
         },
     },
+    version::Version,
 };
-
-/// Hardware versions that the model can be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Version {
-    /// 3.2: Xeons from Sandy Bridge to Skylake.
-    #[default]
-    V3_2,
-}
-
-impl Version {
-    /// The CBVER register's value.
-    #[must_use]
-    pub const fn cbver(self) -> u8 {
-        match self {
-            Self::V3_2 => 0x32,
-        }
-    }
-}
 
 /// What device to be.
 #[derive(Clone, Debug)]
@@ -43,8 +31,10 @@ pub struct Config {
     /// XFERCAP: log2 of the most bytes per descriptor, 12 to 31; other values are brought into that
     /// range. 20 (1 MiB) is common on Xeons.
     pub xfercap: u8,
-    /// Whether there are fill descriptors.
-    pub block_fill: bool,
+    /// What DMACAPABILITY reads; `None`: what the version's device has.
+    pub capability: Option<DmaCapability>,
+    /// The best way to interrupt that configuration space offers.
+    pub interrupts: InterruptStyle,
     /// Faults to order.
     pub faults: Faults,
 }
@@ -52,10 +42,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            version: Version::V3_2,
+            version: Version::default(),
             channels: 1,
             xfercap: 20,
-            block_fill: true,
+            capability: None,
+            interrupts: InterruptStyle::default(),
             faults: Faults::none(),
         }
     }
@@ -66,7 +57,9 @@ impl Default for Config {
 /// Whoever owns it (a *shell*) passes register accesses in, and moves descriptors on in two steps:
 /// [`fetch`](Self::fetch) says what is to be moved, [`retire`](Self::retire) is told how that went.
 /// Between the two the registers may be used; so a shell need not hold its lock while bytes move.
-/// After any call, [`take_interrupts`](Self::take_interrupts) says which channels interrupt.
+/// After any call, [`take_interrupts`](Self::take_interrupts) says which interrupts left the device.
+///
+/// Nothing is fetched before configuration space allows the device to be a bus master.
 ///
 /// # Register accesses
 ///
@@ -78,11 +71,10 @@ pub struct Model {
     version: Version,
     xfercap: u8,
     capability: DmaCapability,
-    interrupt_control: IntrCtrl,
-    /// ATTNSTATUS.
-    attention: u32,
-    /// Interrupts that have left the device and were not yet taken, a bit per channel.
-    interrupts: u32,
+    config: ConfigSpace,
+    best_interrupts: InterruptStyle,
+    interrupts: Interrupts,
+    msix: MsixTable,
     channels: Vec<Channel>,
     /// The channel whose turn it is.
     turn: usize,
@@ -93,10 +85,15 @@ pub struct Model {
 enum Place {
     Device(u64),
     Channel(usize, u64),
+    /// Counted from the start of the MSI-X table.
+    Msix(u64),
 }
 
 impl Place {
     fn of(offset: u64) -> Self {
+        if (MSIX_TABLE..MSIX_PBA).contains(&offset) {
+            return Self::Msix(offset - MSIX_TABLE);
+        }
         match (offset / CHANNEL_BLOCK).checked_sub(1).map(usize::try_from) {
             None => Self::Device(offset),
             Some(index) => Self::Channel(index.unwrap_or(usize::MAX), offset % CHANNEL_BLOCK),
@@ -127,17 +124,16 @@ impl Model {
     /// A device after power-up.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let Config { version, channels, xfercap, block_fill, faults } = config;
-        let mut capability = DmaCapability::empty();
-        capability.set(DmaCapability::BLOCK_FILL, block_fill);
+        let Config { version, channels, xfercap, capability, interrupts, faults } = config;
         let channels = channels.clamp(1, MAX_CHANNELS);
         Self {
             version,
             xfercap: xfercap.clamp(12, 31),
-            capability,
-            interrupt_control: IntrCtrl::empty(),
-            attention: 0,
-            interrupts: 0,
+            capability: capability.unwrap_or_else(|| version.capability()),
+            config: ConfigSpace::new(version, channels, interrupts),
+            best_interrupts: interrupts,
+            interrupts: Interrupts::default(),
+            msix: MsixTable::new(channels.into()),
             channels: (0..channels).map(|_| Channel::new()).collect(),
             turn: 0,
             faults,
@@ -150,11 +146,62 @@ impl Model {
         self.channels.len()
     }
 
+    /// Reads bytes of configuration space; see [`ConfigSpace`].
+    pub fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        self.config.read(offset, bytes);
+        let status = DEVICE_STATUS.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
+        if let Some(byte) = status.and_then(|at| bytes.get_mut(at))
+            && self.channels.iter().any(Channel::is_busy)
+        {
+            *byte |= TRANSACTIONS_PENDING;
+        }
+    }
+
+    /// Writes bytes of configuration space; see [`ConfigSpace`].
+    pub fn config_write(&mut self, offset: u64, bytes: &[u8]) {
+        if self.config.write(offset, bytes) {
+            self.reset();
+        }
+        self.interrupts.send(&mut self.config);
+    }
+
+    /// Does what the kernel does for whoever opens a device: enables memory space, bus mastering and
+    /// the best style of interrupts that there is.
+    pub fn enable(&mut self) {
+        self.config_write(COMMAND, &(MEMORY_SPACE | BUS_MASTER).to_le_bytes());
+        match self.best_interrupts {
+            InterruptStyle::Msix => self.config_write(MSIX_CONTROL, &MSIX_ENABLE.to_le_bytes()),
+            InterruptStyle::Msi => self.config_write(MSI_CONTROL, &MSI_ENABLE.to_le_bytes()),
+            InterruptStyle::Intx => {}
+        }
+    }
+
+    /// Configuration space.
+    #[must_use]
+    pub const fn config_space(&self) -> &ConfigSpace {
+        &self.config
+    }
+
+    /// Function level reset: everything is as after power-up, except that descriptors in hand end
+    /// first (without a completion), and that [`Faults`] are counted on.
+    pub fn reset(&mut self) {
+        self.config.reset();
+        self.msix = MsixTable::new(self.channels.len());
+        for channel in &mut self.channels {
+            channel.power_up();
+        }
+        for index in 0..self.channels.len() {
+            self.collect(index);
+        }
+        self.interrupts.reset(&mut self.config);
+    }
+
     /// A register read. It may have side effects (CHANCTRL, ATTNSTATUS), hence `&mut`.
     #[must_use]
     pub fn mmio_read(&mut self, offset: u64, width: Width) -> u64 {
         match Place::of(offset) {
             Place::Device(register) => self.read_device(register, width),
+            Place::Msix(place) => self.msix.read(place, width),
             Place::Channel(index, register) => match self.channels.get_mut(index) {
                 Some(channel) => Self::read_channel(channel, register, width),
                 None => 0,
@@ -166,14 +213,14 @@ impl Model {
     pub fn mmio_write(&mut self, offset: u64, width: Width, value: u64) {
         match Place::of(offset) {
             Place::Device(INTRCTRL) if width == Width::W8 => {
-                let writable = IntrCtrl::MASTER_INT_EN | IntrCtrl::MSIX_VECTOR_CONTROL;
-                self.interrupt_control = IntrCtrl::from_bits_truncate(value as u8) & writable;
+                self.interrupts.write_control(value as u8, &mut self.config);
             }
             Place::Device(_) => {}
+            Place::Msix(place) => self.msix.write(place, width, value),
             Place::Channel(index, register) => {
                 if let Some(channel) = self.channels.get_mut(index) {
                     Self::write_channel(channel, register, width, value);
-                    self.collect_interrupt(index);
+                    self.collect(index);
                 }
             }
         }
@@ -186,6 +233,9 @@ impl Model {
     /// may be fetched from meanwhile.
     #[must_use]
     pub fn fetch(&mut self, memory: &mut impl Memory) -> Option<(usize, Operation)> {
+        if !self.config.is_bus_master() {
+            return None;
+        }
         let count = self.channels.len();
         for step in 0..count {
             let index = (self.turn + step) % count;
@@ -195,7 +245,7 @@ impl Model {
             }
             let fault = self.faults.take(index, channel.position);
             let operation = channel.fetch(memory, 1 << self.xfercap, self.capability, fault);
-            self.collect_interrupt(index);
+            self.collect(index);
             if let Some(operation) = operation {
                 self.turn = (index + 1) % count;
                 return Some((index, operation));
@@ -216,22 +266,40 @@ impl Model {
     ) {
         if let Some(state) = self.channels.get_mut(channel) {
             state.retire(result, memory);
-            self.collect_interrupt(channel);
+            self.collect(channel);
         }
     }
 
-    /// The channels, a bit each, that have interrupted since the last call.
+    /// The vectors that the device has sent since the last call, a bit each. With INTA
+    /// ([`ConfigSpace::interrupt_style`]) bit 0 says that it has risen; [`intx`](Self::intx) says
+    /// whether it still is high.
     #[must_use]
     pub const fn take_interrupts(&mut self) -> u32 {
-        std::mem::replace(&mut self.interrupts, 0)
+        self.interrupts.take()
     }
 
-    fn collect_interrupt(&mut self, index: usize) {
-        let raised = self.channels.get_mut(index).is_some_and(Channel::take_interrupt);
-        if raised {
-            self.attention |= 1 << index;
-            if self.interrupt_control.contains(IntrCtrl::MASTER_INT_EN) {
-                self.interrupts |= 1 << index;
+    /// The level of INTA. It falls when ATTNSTATUS or INTRCTRL is read.
+    #[must_use]
+    pub const fn intx(&self) -> bool {
+        self.interrupts.intx()
+    }
+
+    /// Takes over what has happened in a channel.
+    fn collect(&mut self, index: usize) {
+        let Some(channel) = self.channels.get_mut(index) else { return };
+        let Events { interrupt, errors, reset } = channel.take_events();
+        if interrupt {
+            self.interrupts.raise(index, &mut self.config);
+        }
+        if !errors.is_empty() {
+            self.config.latch_errors(errors);
+        }
+        if reset {
+            match self.version {
+                Version::V3_0 => self.config.latch_parity_error(),
+                // The channel's reset also takes the MSI-X table.
+                Version::V3_3 => self.msix = MsixTable::new(self.channels.len()),
+                Version::V3_2 | Version::V3_4 => {}
             }
         }
     }
@@ -240,14 +308,8 @@ impl Model {
         match (register, width) {
             (CHANCNT, Width::W8) => self.channels.len() as u64,
             (XFERCAP, Width::W8) => self.xfercap.into(),
-            (INTRCTRL, Width::W8) => {
-                let mut value = self.interrupt_control;
-                let status = self.attention != 0;
-                value.set(IntrCtrl::INT_STATUS, status);
-                value.set(IntrCtrl::INT, status && value.contains(IntrCtrl::MASTER_INT_EN));
-                value.bits().into()
-            }
-            (ATTNSTATUS, Width::W32) => std::mem::replace(&mut self.attention, 0).into(),
+            (INTRCTRL, Width::W8) => self.interrupts.read_control(&mut self.config).into(),
+            (ATTNSTATUS, Width::W32) => self.interrupts.read_attention(&mut self.config).into(),
             (CBVER, Width::W8) => self.version.cbver().into(),
             (DMACAPABILITY, Width::W32) => self.capability.bits().into(),
             _ => 0,

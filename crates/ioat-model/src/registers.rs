@@ -1,4 +1,4 @@
-//! The register map of BAR 0, version 3.2.
+//! The register map of BAR 0.
 //!
 //! Offsets below [`CHANNEL_BLOCK`] belong to the device. Channel `i` has the block of
 //! [`CHANNEL_BLOCK`] bytes at `CHANNEL_BLOCK * (i + 1)`; the offsets in [`channel`] count from its
@@ -17,20 +17,24 @@ pub const MAX_CHANNELS: u8 = 4;
 pub const CHANCNT: u64 = 0x00;
 /// log2 of the most bytes per descriptor, bits 4:0. 8 bits, read only.
 pub const XFERCAP: u64 = 0x01;
-/// Interrupt control, see [`IntrCtrl`]. 8 bits.
+/// Interrupt control, see [`IntrCtrl`]. 8 bits. A read clears `MASTER_INT_EN`.
 pub const INTRCTRL: u64 = 0x03;
-/// One bit per channel that has raised an interrupt; cleared by reading. 32 bits, read only.
+/// One bit per channel that has raised an interrupt. 32 bits, read only, cleared by reading.
 pub const ATTNSTATUS: u64 = 0x04;
 /// Version, major in bits 7:4 and minor in bits 3:0. 8 bits, read only.
 pub const CBVER: u64 = 0x08;
 /// What the device can do, see [`DmaCapability`]. 32 bits, read only.
 pub const DMACAPABILITY: u64 = 0x10;
+/// The MSI-X table: 16 bytes a channel. 32 bits each, or 64.
+pub const MSIX_TABLE: u64 = 0x1000;
+/// MSI-X pending bits: none, ever. 64 bits, read only.
+pub const MSIX_PBA: u64 = 0x1800;
 
 bitflags! {
     /// Bits of [`INTRCTRL`].
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct IntrCtrl: u8 {
-        /// Interrupts leave the device. Writable.
+        /// Interrupts leave the device. Writable, cleared by reading.
         const MASTER_INT_EN = 1 << 0;
         /// Some bit of [`ATTNSTATUS`] is set. Read only.
         const INT_STATUS = 1 << 1;
@@ -43,8 +47,20 @@ bitflags! {
     /// Bits of [`DMACAPABILITY`].
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct DmaCapability: u32 {
+        /// Copies and fills that go on in another page.
+        const PAGE_BREAK = 1 << 0;
         /// Fill descriptors.
         const BLOCK_FILL = 1 << 6;
+        /// Exclusive or, and its check.
+        const XOR = 1 << 8;
+        /// P+Q, their check, and their update.
+        const PQ = 1 << 9;
+        /// The result of a P+Q check is written back into its descriptor.
+        const DWBES = 1 << 13;
+        /// P+Q with 9 to 16 sources, in super extended descriptors.
+        const RAID16SS = 1 << 17;
+        /// Descriptors are prefetched.
+        const DPS = 1 << 23;
     }
 }
 
@@ -164,7 +180,7 @@ bitflags! {
     }
 }
 
-/// Width of a register access.
+/// Width of a register access. From the number of its bytes: [`TryFrom`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Width {
     /// One byte.
@@ -175,4 +191,19 @@ pub enum Width {
     W32,
     /// Eight bytes.
     W64,
+}
+
+impl TryFrom<usize> for Width {
+    /// The number of bytes that no register has.
+    type Error = usize;
+
+    fn try_from(bytes: usize) -> Result<Self, usize> {
+        match bytes {
+            1 => Ok(Self::W8),
+            2 => Ok(Self::W16),
+            4 => Ok(Self::W32),
+            8 => Ok(Self::W64),
+            _ => Err(bytes),
+        }
+    }
 }

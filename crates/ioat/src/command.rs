@@ -5,6 +5,7 @@ mod bind;
 mod demo;
 mod devices;
 mod dmatest;
+mod emulate;
 mod progress;
 mod recv;
 mod unbind;
@@ -19,6 +20,7 @@ pub(crate) enum Command {
     Bind(bind::Bind),
     Unbind(unbind::Unbind),
     Dmatest(dmatest::Dmatest),
+    Emulate(emulate::Emulate),
     Bench(bench::Bench),
 }
 
@@ -31,6 +33,7 @@ impl Command {
             Self::Bind(command) => command.run(),
             Self::Unbind(command) => command.run(),
             Self::Dmatest(command) => command.run(),
+            Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
         }
     }

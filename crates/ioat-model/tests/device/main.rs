@@ -1,5 +1,6 @@
 //! The device as a driver sees it.
 
+mod configuration;
 mod descriptors;
 mod in_process;
 mod properties;

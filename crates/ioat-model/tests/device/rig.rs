@@ -201,8 +201,13 @@ impl Rig {
 
     /// Interrupts of channel 0 since the last call.
     pub(crate) fn interrupts(&self) -> u64 {
+        self.sent(0)
+    }
+
+    /// What was sent by a vector since the last call.
+    pub(crate) fn sent(&self, vector: usize) -> u64 {
         let mut count = [0; 8];
-        let fd = self.device.interrupt(0).expect("channel 0");
+        let fd = self.device.interrupt(vector).expect("a vector");
         match rustix::io::read(fd, &mut count) {
             Ok(_) => u64::from_ne_bytes(count),
             Err(_) => 0,

@@ -172,6 +172,7 @@ mod in_flight {
 
     fn command_in_flight(command: u8) -> (Model, Nulls) {
         let mut model = Model::new(Config::default());
+        model.enable();
         let mut memory = Nulls(None);
         model.mmio_write(CHANNEL_BLOCK + CHAINADDR, Width::W64, 64);
         model.mmio_write(CHANNEL_BLOCK + DMACOUNT, Width::W16, 2);
@@ -210,6 +211,7 @@ mod in_flight {
     #[test]
     fn retiring_what_was_not_fetched_is_ignored() {
         let mut model = Model::new(Config::default());
+        model.enable();
         let mut memory = Nulls(None);
         model.retire(0, Ok(()), &mut memory);
         model.retire(99, Ok(()), &mut memory);

@@ -6,7 +6,10 @@ use dmaengine::{
     Arena, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Operation, Stuck,
     SubmitError, conformance, dmatest,
 };
-use ioat_model::{Config, Fault, Faults, Stepped, registers::ChanErr};
+use ioat_model::{
+    Config, Fault, Faults, Stepped,
+    registers::{ChanErr, DmaCapability},
+};
 use ioatdma::{Completions, IoatDevice, Options};
 
 use crate::{
@@ -30,7 +33,10 @@ fn configurations() -> [(Config, Options); 3] {
     [
         (small, options),
         (Config::default(), per_batch),
-        (Config { block_fill: false, ..Config::default() }, Options::default()),
+        (
+            Config { capability: Some(DmaCapability::empty()), ..Config::default() },
+            Options::default(),
+        ),
     ]
 }
 
