@@ -30,7 +30,9 @@ struct Row {
 impl Devices {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let registry = Registry::new();
-        for name in [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())] {
+        for name in
+            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model(ioat_model::Version::V3_2)]
+        {
             let device = name.open().map_err(|error| Failure::Machine(error.to_string()))?;
             registry.register(device);
         }
