@@ -7,7 +7,7 @@ pub mod model;
 use std::{fmt, str::FromStr, sync::Arc};
 
 use dmaengine::{CpuDevice, DmaDevice, ThreadsDevice};
-use ioat_model::in_process;
+use ioat_model::{ParseVersionError, Version, in_process};
 use ioatdma::sysfs::{ParseAddressError, PciAddress};
 
 /// An engine as the command line names it.
@@ -18,15 +18,12 @@ pub enum EngineName {
     /// Copy threads, this many.
     Threads(usize),
     /// The I/OAT driver on the device model in this process, with the model's version.
-    Model(String),
+    Model(Version),
     /// The I/OAT driver on hardware, by PCI address.
     Hardware(PciAddress),
     /// The best there is: hardware, else `cpu`.
     Auto,
 }
-
-/// Versions that the device model has.
-const MODEL_VERSIONS: [&str; 1] = ["3.2"];
 
 /// The most copy threads.
 const MAX_THREADS: usize = 64;
@@ -43,8 +40,8 @@ pub enum ParseEngineError {
     #[error("`{0}` is no number of copy threads: use 1 to {MAX_THREADS}")]
     Threads(String),
     /// The model does not have that version.
-    #[error("the device model has no version `{0}`: use 3.2")]
-    Version(String),
+    #[error(transparent)]
+    Version(#[from] ParseVersionError),
     /// What stands behind `ioat:` is no PCI address.
     #[error(transparent)]
     Address(#[from] ParseAddressError),
@@ -64,11 +61,8 @@ impl FromStr for EngineName {
                 Ok(count) if (1..=MAX_THREADS).contains(&count) => Ok(Self::Threads(count)),
                 _ => Err(ParseEngineError::Threads(count.into())),
             },
-            ("ioat-model", None) => Ok(Self::Model(MODEL_VERSIONS[0].into())),
-            ("ioat-model", Some(version)) if MODEL_VERSIONS.contains(&version) => {
-                Ok(Self::Model(version.into()))
-            }
-            ("ioat-model", Some(version)) => Err(ParseEngineError::Version(version.into())),
+            ("ioat-model", None) => Ok(Self::Model(Version::default())),
+            ("ioat-model", Some(version)) => Ok(Self::Model(version.parse()?)),
             ("ioat", Some(address)) => Ok(Self::Hardware(address.parse()?)),
             _ => Err(ParseEngineError::Unknown(text.into())),
         }
@@ -117,8 +111,10 @@ impl EngineName {
         match self {
             Self::Cpu | Self::Auto => Ok(Arc::new(CpuDevice::new(1))),
             Self::Threads(count) => Ok(Arc::new(ThreadsDevice::new(*count))),
-            Self::Model(_) => {
-                Ok(model::open(in_process::Config::default(), ioatdma::Options::default())?)
+            Self::Model(version) => {
+                let device = ioat_model::Config { version: *version, ..Default::default() };
+                let config = in_process::Config { model: device, ..Default::default() };
+                Ok(model::open(config, ioatdma::Options::default())?)
             }
             #[cfg(target_arch = "x86_64")]
             Self::Hardware(address) => Ok(hardware::open(*address, ioatdma::Options::default())?),
@@ -137,7 +133,10 @@ mod tests {
         for name in ["cpu", "threads", "threads:4", "ioat-model:3.2", "ioat:0000:00:04.0", "auto"] {
             assert_eq!(name.parse::<EngineName>().unwrap().to_string(), name);
         }
-        assert_eq!("ioat-model".parse(), Ok(EngineName::Model("3.2".into())));
+        assert_eq!("ioat-model".parse(), Ok(EngineName::Model(Version::V3_2)));
+        for version in Version::ALL {
+            assert_eq!(format!("ioat-model:{version}").parse(), Ok(EngineName::Model(version)));
+        }
         for name in [
             "",
             "gpu",

@@ -58,7 +58,7 @@ use vfio_bindings::bindings::vfio::{VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RES
 
 use self::{config::ConfigSpace, interrupts::Vectors, iommu::Mappings, registers::Registers};
 use crate::{
-    Bar, Platform, Resources,
+    Bar, Interrupts, Platform, Resources,
     sysfs::{IoatFunction, Nodes, PciAddress, Sysfs},
 };
 
@@ -114,7 +114,8 @@ pub fn open_through(
     Ok(Resources {
         engine: format!("ioat:{}", function.address),
         kind: Kind::Hardware,
-        device_id: function.id.device,
+        id: function.id,
+        numa_node: function.numa_node,
         bar: Arc::clone(&opened) as _,
         platform: opened,
     })
@@ -156,6 +157,10 @@ impl Opened {
 const SLEEP: Duration = Duration::from_micros(100);
 
 impl Bar for Opened {
+    fn size(&self) -> u64 {
+        self.registers.size()
+    }
+
     fn read8(&self, offset: u64) -> u8 {
         self.registers.read(offset)
     }
@@ -207,8 +212,20 @@ unsafe impl Platform for Opened {
         Ok(self.mappings.map(arena)?)
     }
 
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.vectors.get(channel).map(AsFd::as_fd)
+    fn interrupts(&self) -> Interrupts {
+        self.vectors.interrupts()
+    }
+
+    fn vector(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.vectors.get(vector).map(AsFd::as_fd)
+    }
+
+    fn unmask(&self) {
+        self.vectors.unmask(&self.device);
+    }
+
+    fn restore_vectors(&self) {
+        self.vectors.restore(&self.device);
     }
 
     fn config_read32(&self, offset: u16) -> u32 {
@@ -217,6 +234,10 @@ unsafe impl Platform for Opened {
 
     fn config_write32(&self, offset: u16, value: u32) {
         self.config.write32(&self.device, offset, value);
+    }
+
+    fn dca_enabled(&self) -> bool {
+        crate::quirks::dca_enabled()
     }
 }
 

@@ -28,7 +28,9 @@ pub(crate) struct Devices {
 impl Devices {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let registry = Registry::new();
-        for name in [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())] {
+        for name in
+            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model(ioat_model::Version::V3_2)]
+        {
             registry.register(name.open().map_err(machine)?);
         }
         let sysfs = Sysfs::new();

@@ -11,15 +11,7 @@ use vfio_bindings::bindings::vfio::{
 };
 
 use super::ioctl;
-
-/// How the interrupts of a device reach this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interrupts {
-    None,
-    MsiX { vectors: usize },
-    Msi,
-    Intx,
-}
+use crate::Interrupts;
 
 /// The most vectors that are asked for: one for each channel that is used of a device.
 pub(super) const MAX_VECTORS: usize = 4;
