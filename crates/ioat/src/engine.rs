@@ -109,7 +109,8 @@ impl EngineName {
     /// See [`OpenError`].
     pub fn open(&self) -> Result<Arc<dyn DmaDevice>, OpenError> {
         match self {
-            Self::Cpu | Self::Auto => Ok(Arc::new(CpuDevice::new(1))),
+            Self::Cpu => Ok(Arc::new(CpuDevice::new(1))),
+            Self::Auto => Ok(hardware().unwrap_or_else(|| Arc::new(CpuDevice::new(1)))),
             Self::Threads(count) => Ok(Arc::new(ThreadsDevice::new(*count))),
             Self::Model(version) => {
                 let device = ioat_model::Config { version: *version, ..Default::default() };
@@ -122,6 +123,14 @@ impl EngineName {
             Self::Hardware(_) => Err(OpenError::Architecture),
         }
     }
+}
+
+/// Hardware that nobody uses.
+fn hardware() -> Option<Arc<dyn DmaDevice>> {
+    #[cfg(target_arch = "x86_64")]
+    return hardware::open_any(&ioatdma::Options::default());
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 #[cfg(test)]

@@ -205,8 +205,7 @@ impl Memory for &GuestMemory {
     fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
         let mut done = 0;
         while done < bytes.len() {
-            let (to, writable) =
-                advance(address, done as u64).and_then(|at| self.writable(at))?;
+            let (to, writable) = advance(address, done as u64).and_then(|at| self.writable(at))?;
             let piece = ((bytes.len() - done) as u64).min(writable) as usize;
             to.write(&bytes[done..done + piece])?;
             done += piece;

@@ -36,3 +36,15 @@ pub fn open(address: PciAddress, options: Options) -> Result<Arc<dyn DmaDevice>,
     let device = IoatDevice::probe(resources, options);
     Ok(Arc::new(device.map_err(|source| OpenError::Probe { address, source })?))
 }
+
+/// The first I/OAT function of the machine that can be opened and that nobody has open; `None` if there
+/// is none.
+#[must_use]
+pub fn open_any(options: &Options) -> Option<Arc<dyn DmaDevice>> {
+    let sysfs = Sysfs::new();
+    let functions = sysfs.functions().ok()?;
+    let free = functions.into_iter().filter(|function| {
+        sysfs.obstacles(function).is_empty() && sysfs.users(function).is_empty()
+    });
+    free.into_iter().find_map(|function| open(function.address, options.clone()).ok())
+}

@@ -24,7 +24,7 @@ pub(super) struct Vectors {
 }
 
 impl Vectors {
-    /// Enables the best kind of interrupts that the function and the system offer: MSI-X, MSI, INTx,
+    /// Enables the best kind of interrupts that the function and the system offer: MSI-X, MSI, `INTx`,
     /// in Linux's order. That there is none is no error: channels are polled then.
     pub(super) fn enable(device: impl AsFd) -> io::Result<Self> {
         let kinds = [

@@ -348,9 +348,8 @@ fn set_irqs(
     for (slot, eventfd) in set.eventfds.iter_mut().zip(eventfds) {
         *slot = eventfd.as_raw_fd();
     }
-    set.head.argsz = (offset_of!(IrqSet, eventfds)
-        + size_of_val(eventfds) / size_of::<BorrowedFd<'_>>() * size_of::<RawFd>())
-        as u32;
+    let len = offset_of!(IrqSet, eventfds) + eventfds.len() * size_of::<RawFd>();
+    set.head.argsz = len as u32;
     set.head.flags = flags;
     set.head.index = index;
     set.head.count = count;
@@ -368,7 +367,7 @@ pub(super) fn enable_irqs(
     set_irqs(device, index, flags, eventfds.len() as u32, eventfds)
 }
 
-/// Lets an interrupt that the kernel masks when it comes (INTx) come again.
+/// Lets an interrupt that the kernel masks when it comes (`INTx`) come again.
 pub(super) fn unmask_irq(device: impl AsFd, index: u32) -> io::Result<()> {
     set_irqs(device, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK, 1, &[])
 }
