@@ -90,7 +90,7 @@ pub struct Model {
     turn: usize,
     faults: Faults,
     needs_time: bool,
-    /// The descriptors fetched so far will have been moved then, at [`Faults::bandwidth`].
+    /// The descriptors fetched so far are through then, at the bandwidth that there is.
     moved: Duration,
     /// The device has vanished from the bus.
     gone: bool,
@@ -291,15 +291,9 @@ impl Model {
         if !self.faults.has_limits() {
             return;
         }
-        if let Some(bandwidth) = self.faults.bandwidth {
-            let nanoseconds =
-                u128::from(operation.bytes()) * 1_000_000_000 / u128::from(bandwidth.get());
-            let time = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
-            self.moved = self.moved.max(self.context.now).saturating_add(time);
-        }
-        let latency = self.context.now.saturating_add(self.faults.latency);
+        self.moved = self.faults.moved(self.moved.max(self.context.now), operation.bytes());
         if let Some(channel) = self.channels.get_mut(index) {
-            channel.hold(latency.max(self.moved));
+            channel.hold(self.faults.ends(self.context.now).max(self.moved));
         }
     }
 
