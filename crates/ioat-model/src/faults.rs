@@ -215,10 +215,15 @@ impl Faults {
     }
 
     /// The fault for this descriptor, doorbell or reset.
+    #[inline]
     pub(crate) fn take(&mut self, event: Event, channel: usize, number: u64) -> Option<Fault> {
-        if !self.single.is_empty()
-            && let Some(fault) = self.single.remove(&(event, channel, number))
-        {
+        // Most devices have none, and are asked for each descriptor.
+        let none = self.single.is_empty() && self.rules.is_empty();
+        if none { None } else { self.look_up(event, channel, number) }
+    }
+
+    fn look_up(&mut self, event: Event, channel: usize, number: u64) -> Option<Fault> {
+        if let Some(fault) = self.single.remove(&(event, channel, number)) {
             return Some(fault);
         }
         let seed = self.seed;

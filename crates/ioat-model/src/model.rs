@@ -278,7 +278,9 @@ impl Model {
             self.collect(index);
             if let Some(operation) = operation {
                 self.turn = (index + 1) % count;
-                self.limit(index, &operation);
+                if self.faults.has_limits() {
+                    self.limit(index, &operation);
+                }
                 return Some((index, operation));
             }
             // Refused: this channel has halted or hangs, and the next one has its turn.
@@ -288,9 +290,6 @@ impl Model {
 
     /// Holds a descriptor for as long as the limits say.
     fn limit(&mut self, index: usize, operation: &Operation) {
-        if !self.faults.has_limits() {
-            return;
-        }
         self.moved = self.faults.moved(self.moved.max(self.context.now), operation.bytes());
         if let Some(channel) = self.channels.get_mut(index) {
             channel.hold(self.faults.ends(self.context.now).max(self.moved));
