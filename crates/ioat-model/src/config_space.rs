@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   000 header: ids, command, status, BAR 0 (64 bits, 16 KiB), capability list, INTA
+//!   048 DMACTRL (version 1.2)
 //!   060 MSI: one vector, 64-bit address
 //!   080 MSI-X: a vector for each channel; table at BAR0+0x1000, pending bits at BAR0+0x1800
 //!   090 PCI Express 2: root complex integrated endpoint, function level reset
@@ -37,6 +38,12 @@ pub const BUS_MASTER: u16 = 1 << 2;
 pub const INTX_DISABLE: u16 = 1 << 10;
 /// BAR 0: address and kind, followed by the upper half of the address. Two times 32 bits.
 pub const BAR0: u64 = 0x10;
+/// Version 1.2's control: [`DMACTRL_DMA_EN`], [`DMACTRL_MSI_EN`]. 32 bits.
+pub const DMACTRL: u64 = 0x48;
+/// [`DMACTRL`]: the device may read and write memory. Set after power-up: no driver does it.
+pub const DMACTRL_DMA_EN: u32 = 1 << 0;
+/// [`DMACTRL`]: version 1.2 sends no MSI without it.
+pub const DMACTRL_MSI_EN: u32 = 1 << 1;
 /// MSI control: [`MSI_ENABLE`]. 16 bits.
 pub const MSI_CONTROL: u64 = MSI + 2;
 /// [`MSI_CONTROL`]: interrupts are MSIs.
@@ -101,6 +108,7 @@ pub enum InterruptStyle {
 /// Configuration space of one device.
 #[derive(Clone, Debug)]
 pub struct ConfigSpace {
+    version: Version,
     bytes: [u8; USED],
     /// What the bytes are after power-up.
     initial: [u8; USED],
@@ -116,7 +124,8 @@ impl ConfigSpace {
     #[must_use]
     pub fn new(version: Version, channels: u8, best: InterruptStyle) -> Self {
         let zero = [0; USED];
-        let mut space = Self { bytes: zero, initial: zero, writable: zero, write_one_clears: zero };
+        let mut space =
+            Self { version, bytes: zero, initial: zero, writable: zero, write_one_clears: zero };
         let id = version.device_id();
         space.register(0x00, 2, VENDOR_ID.into(), 0);
         space.register(0x02, 2, id.into(), 0);
@@ -134,6 +143,10 @@ impl ConfigSpace {
         space.register(0x2c, 4, u64::from(VENDOR_ID) | u64::from(id) << 16, 0);
         // Interrupt line, and INTA.
         space.register(0x3c, 2, 0x0100, 0xff);
+        if version == Version::V1_2 {
+            let all = DMACTRL_DMA_EN | DMACTRL_MSI_EN;
+            space.register(DMACTRL, 4, DMACTRL_DMA_EN.into(), all.into());
+        }
         space.capabilities(channels, best);
         space.clearable(DMAUNCERRSTS, 4, 0xffff_ffff);
         space.clearable(CHANERR_INT, 4, 0xffff_ffff);
@@ -208,7 +221,20 @@ impl ConfigSpace {
     /// Whether the device may read and write memory: it is allowed to, and has power.
     #[must_use]
     pub fn is_bus_master(&self) -> bool {
-        self.get16(COMMAND) & BUS_MASTER != 0 && self.get16(POWER_CONTROL) & POWER_STATE == 0
+        self.get16(COMMAND) & BUS_MASTER != 0
+            && self.get16(POWER_CONTROL) & POWER_STATE == 0
+            && self.is_set_in_v1(DMACTRL_DMA_EN)
+    }
+
+    /// Whether MSIs and MSI-X vectors may be sent.
+    pub(crate) fn sends_messages(&self) -> bool {
+        let other = self.interrupt_style() != InterruptStyle::Msi;
+        self.is_bus_master() && (other || self.is_set_in_v1(DMACTRL_MSI_EN))
+    }
+
+    /// Whether DMACTRL, if there is one, has the bit.
+    fn is_set_in_v1(&self, bit: u32) -> bool {
+        self.version != Version::V1_2 || u32::from(self.get16(DMACTRL)) & bit != 0
     }
 
     /// Whether INTA is kept low.

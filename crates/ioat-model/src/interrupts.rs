@@ -39,6 +39,11 @@ impl Interrupts {
         self.settle(config);
     }
 
+    /// The device is gone, and INTA with it.
+    pub(crate) fn vanish(&mut self) {
+        *self = Self { vectors: self.vectors, ..Self::default() };
+    }
+
     /// A channel raises its interrupt.
     pub(crate) fn raise(&mut self, channel: usize, config: &mut ConfigSpace) {
         self.attention |= 1 << channel;
@@ -75,7 +80,7 @@ impl Interrupts {
     /// changed.
     pub(crate) fn send(&mut self, config: &mut ConfigSpace) {
         let style = config.interrupt_style();
-        let message = style != InterruptStyle::Intx && config.is_bus_master();
+        let message = style != InterruptStyle::Intx && config.sends_messages();
         if self.held != 0 && message && self.control.contains(IntrCtrl::MASTER_INT_EN) {
             let each = style == InterruptStyle::Msix
                 && self.control.contains(IntrCtrl::MSIX_VECTOR_CONTROL);

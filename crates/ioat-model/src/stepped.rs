@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -25,6 +26,7 @@ pub struct Stepped {
 struct Inner {
     model: Model,
     space: AddressSpace,
+    now: Duration,
 }
 
 impl Stepped {
@@ -39,22 +41,47 @@ impl Stepped {
         let interrupts = (0..model.channels())
             .map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
             .collect::<Result<Vec<_>, _>>()?;
-        let inner = Mutex::new(Inner { model, space: AddressSpace::default() });
+        let inner =
+            Mutex::new(Inner { model, space: AddressSpace::default(), now: Duration::ZERO });
         Ok(Self { inner, interrupts })
     }
 
     /// Processes one descriptor; `false` if there is none.
     pub fn step(&self) -> bool {
         let mut inner = self.lock();
-        let Inner { model, space } = &mut *inner;
+        let Inner { model, space, .. } = &mut *inner;
         let mut memory = &*space;
         let fetched = model.fetch(&mut memory);
+        let any = fetched.is_some();
         if let Some((channel, operation)) = fetched {
-            let result = operation.perform(&mut memory);
-            model.retire(channel, result, &mut memory);
+            let performed = operation.perform(&mut memory);
+            model.retire(channel, performed, &mut memory);
         }
         self.send(model.take_interrupts());
-        fetched.is_some()
+        any
+    }
+
+    /// Lets time pass; it passes in no other way. What is due meanwhile happens, but no descriptor is
+    /// processed.
+    pub fn pass(&self, time: Duration) {
+        let mut inner = self.lock();
+        let Inner { model, space, now } = &mut *inner;
+        *now = now.saturating_add(time);
+        model.set_time(*now);
+        model.advance(&mut &*space);
+        self.send(model.take_interrupts());
+    }
+
+    /// How long it takes until something is due; `None`: nothing is.
+    #[must_use]
+    pub fn until_deadline(&self) -> Option<Duration> {
+        let inner = self.lock();
+        inner.model.next_deadline().map(|deadline| deadline.saturating_sub(inner.now))
+    }
+
+    /// Takes the device off the bus; see [`Model::vanish`].
+    pub fn vanish(&self) {
+        self.lock().model.vanish();
     }
 
     /// A register read; see [`Model`] for the widths.

@@ -147,7 +147,7 @@ fn each_error_has_its_bit() {
     });
     let small = Config { xfercap: 12, ..Config::default() };
     halts_with(small, ChanErr::LENGTH, |rig| rig.copy(second, SOURCE, TARGET, 4097, none));
-    halts_with(usual(), ChanErr::NEXT_ADDRESS, |rig| {
+    halts_with(usual(), ChanErr::DESCRIPTOR, |rig| {
         rig.descriptor(second, 0, 8, none, [SOURCE, TARGET, second + 65]);
     });
     halts_with(usual(), ChanErr::NEXT_ADDRESS, |rig| {
