@@ -55,14 +55,29 @@ mod completion;
 mod descriptor;
 mod device;
 mod error;
+mod hardware;
+mod incident;
+mod interrupt;
 mod lines;
 #[cfg(all(test, loom))]
 mod model;
-mod quirks;
+mod options;
+pub mod pci;
+pub mod quirks;
 mod registers;
+mod relaxed_ordering;
 mod reset;
 mod ring;
+mod self_test;
+pub mod sysfs;
+mod version;
+#[cfg(target_arch = "x86_64")]
+pub mod vfio;
+mod watchdog;
 
-pub use bar::{Bar, Platform};
-pub use device::{Completions, IoatDevice, OnHalt, Options, Resources};
-pub use error::{ChanErr, Halt, ProbeError, StartError};
+pub use bar::{Bar, Interrupts, Platform};
+pub use device::{IoatDevice, Resources};
+pub use error::{ChanErr, ProbeError, StartError};
+pub use incident::{Incident, IncidentKind};
+pub use options::{Behind, Completions, OnIncident, Options};
+pub use version::Version;

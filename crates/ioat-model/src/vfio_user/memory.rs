@@ -190,6 +190,30 @@ impl Memory for &GuestMemory {
         Ok(place.write_word(word)?)
     }
 
+    fn read_bytes(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (from, readable) =
+                advance(address, done as u64).and_then(|at| self.readable(at))?;
+            let piece = ((bytes.len() - done) as u64).min(readable) as usize;
+            from.read(&mut bytes[done..done + piece])?;
+            done += piece;
+        }
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (to, writable) =
+                advance(address, done as u64).and_then(|at| self.writable(at))?;
+            let piece = ((bytes.len() - done) as u64).min(writable) as usize;
+            to.write(&bytes[done..done + piece])?;
+            done += piece;
+        }
+        Ok(())
+    }
+
     fn copy(&mut self, source: u64, target: u64, len: u32) -> Result<(), MoveError> {
         let len = u64::from(len);
         let mut done = 0;

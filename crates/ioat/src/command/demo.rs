@@ -87,7 +87,7 @@ impl Demo {
         Cpus::pin(cpus.engine).map_err(machine)?;
         let mut contestants = vec![Contestant::linux(self.read_size)?];
         for (number, engine) in
-            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())]
+            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model(ioat_model::Version::V3_2)]
                 .into_iter()
                 .enumerate()
         {

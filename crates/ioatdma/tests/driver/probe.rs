@@ -7,7 +7,7 @@ use ioat_model::{
     Config, Fault, Faults, Stepped,
     registers::{ChanErr, DmaCapability},
 };
-use ioatdma::{Bar, IoatDevice, Options, ProbeError, StartError};
+use ioatdma::{Bar, IoatDevice, Options, ProbeError, StartError, Version, pci};
 
 use crate::rig::{Host, Rig, Threaded};
 
@@ -46,6 +46,9 @@ struct Disguised {
 }
 
 impl Bar for Disguised {
+    fn size(&self) -> u64 {
+        self.host.size()
+    }
     fn read8(&self, offset: u64) -> u8 {
         if offset == self.offset { self.value } else { self.host.read8(offset) }
     }
@@ -78,7 +81,7 @@ impl Bar for Disguised {
 fn probe_with(offset: u64, value: u8, device_id: u16) -> Result<IoatDevice, ProbeError> {
     let host = Host::<Stepped>::new(Config::default());
     let mut resources = host.resources();
-    resources.device_id = device_id;
+    resources.id = pci::Id::intel(device_id);
     resources.bar = Arc::new(Disguised { host, offset, value });
     IoatDevice::probe(resources, Options::default())
 }
@@ -91,16 +94,17 @@ fn other_devices_are_refused_with_the_reason() {
     const HASWELL: u16 = 0x2f20;
     const SKYLAKE: u16 = 0x2021;
     assert!(matches!(probe_with(CBVER, 0xff, HASWELL), Err(ProbeError::Gone)));
-    let version = probe_with(CBVER, 0x12, HASWELL);
-    assert!(matches!(version, Err(ProbeError::Version { major: 1, minor: 2 })));
+    let version = probe_with(CBVER, 0x31, HASWELL);
+    assert!(matches!(version, Err(ProbeError::UnknownVersion { cbver: 0x31 })));
     let version = probe_with(CBVER, 0x34, HASWELL);
-    assert!(matches!(version, Err(ProbeError::Version { major: 3, minor: 4 })));
+    assert!(matches!(
+        version,
+        Err(ProbeError::OtherVersion { expected: Version::V3_2, found: Version::V3_4, .. })
+    ));
     assert!(matches!(probe_with(CHANCNT, 0, SKYLAKE), Err(ProbeError::NoChannels)));
     for log2 in [0, 11] {
         let result = probe_with(XFERCAP, log2, SKYLAKE);
-        assert!(
-            matches!(result, Err(ProbeError::TransferCapacity { log2: value }) if value == log2)
-        );
+        assert!(matches!(result, Err(ProbeError::TransferCapacity { value }) if value == log2));
     }
     assert!(probe_with(CBVER, 0x32, HASWELL).is_ok());
     assert!(probe_with(CBVER, 0x33, SKYLAKE).is_ok(), "Skylake is 3.2 whatever it says");
@@ -155,9 +159,9 @@ fn a_device_that_fails_its_self_test_is_refused() {
         Err(ProbeError::Start { source: StartError::NoCompletionWrite, .. })
     ));
     let failed = probe(1, Fault::Error(ChanErr::READ_DATA));
-    assert!(matches!(failed, Err(ProbeError::SelfTestStatus { status: Status::ReadError })));
+    assert!(matches!(failed, Err(ProbeError::SelfTestStatus { status: Status::ReadError, .. })));
     let late = probe(1, Fault::Hang);
-    assert!(matches!(late, Err(ProbeError::SelfTestStatus { status: Status::TimedOut })));
+    assert!(matches!(late, Err(ProbeError::SelfTestStatus { status: Status::TimedOut, .. })));
     assert!(probe(1, Fault::LostCompletion).is_ok(), "CHANSTS tells");
 }
 
