@@ -1,10 +1,11 @@
-//! The model, its clock-less heart beating on a thread, and the client's memory and interrupts.
+//! The model on a thread, with the client's memory and interrupts.
 
 use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use rustix::io::Errno;
@@ -32,6 +33,8 @@ struct Shared {
     state: Mutex<State>,
     /// There may be work.
     work: Condvar,
+    /// The model's time counts from here.
+    started: Instant,
 }
 
 #[derive(Debug)]
@@ -52,6 +55,7 @@ impl Device {
             memory: RwLock::default(),
             state: Mutex::new(state),
             work: Condvar::new(),
+            started: Instant::now(),
         });
         let engine = Arc::clone(&shared);
         let thread =
@@ -133,7 +137,7 @@ impl Device {
     }
 
     fn access<T>(&self, access: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.shared.lock();
+        let mut state = self.shared.lock_now();
         let value = access(&mut state);
         state.deliver();
         state.kicked = true;
@@ -160,31 +164,57 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state, with the model knowing how late it is.
+    fn lock_now(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.model.needs_time() {
+            state.model.set_time(self.started.elapsed());
+        }
+        state
+    }
+
     /// The device's thread.
     fn run(&self) {
         let mut ended = None;
         loop {
             // Taken anew for each descriptor: between two of them, memory can be unmapped.
             let memory = self.memory.read().unwrap_or_else(PoisonError::into_inner);
-            let mut state = self.lock();
+            let mut view = &*memory;
+            let mut state = self.lock_now();
             if state.stopped {
                 return;
             }
             state.kicked = false;
-            if let Some((channel, result)) = ended.take() {
-                state.model.retire(channel, result, &mut &*memory);
+            if let Some((channel, performed)) = ended.take() {
+                state.model.retire(channel, performed, &mut view);
             }
-            let fetched = state.model.fetch(&mut &*memory);
+            state.model.advance(&mut view);
+            let fetched = state.model.fetch(&mut view);
             state.deliver();
             if let Some((channel, operation)) = fetched {
                 drop(state);
-                ended = Some((channel, operation.perform(&mut &*memory)));
+                ended = Some((channel, operation.perform(&mut view)));
                 continue;
             }
             drop(memory);
-            while !state.kicked && !state.stopped {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
+            self.wait(state);
+        }
+    }
+
+    /// Waits until there may be work.
+    fn wait(&self, mut state: MutexGuard<'_, State>) {
+        while !state.kicked && !state.stopped {
+            state = match state.model.next_deadline() {
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_sub(self.started.elapsed());
+                    if left.is_zero() {
+                        return;
+                    }
+                    let waited = self.work.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 }

@@ -190,24 +190,27 @@ impl Memory for &GuestMemory {
         Ok(place.write_word(word)?)
     }
 
-    fn read_bytes(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+    fn read_bytes(&mut self, address: u64, mut bytes: &mut [u8]) -> Result<(), MemoryError> {
         let mut done = 0;
-        while done < bytes.len() {
-            let (from, readable) =
-                advance(address, done as u64).and_then(|at| self.readable(at))?;
-            let piece = ((bytes.len() - done) as u64).min(readable) as usize;
-            from.read(&mut bytes[done..done + piece])?;
+        while !bytes.is_empty() {
+            let (from, readable) = advance(address, done).and_then(|at| self.readable(at))?;
+            let piece = (bytes.len() as u64).min(readable);
+            let (now, later) = bytes.split_at_mut(piece as usize);
+            from.read(now)?;
+            bytes = later;
             done += piece;
         }
         Ok(())
     }
 
-    fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+    fn write_bytes(&mut self, address: u64, mut bytes: &[u8]) -> Result<(), MemoryError> {
         let mut done = 0;
-        while done < bytes.len() {
-            let (to, writable) = advance(address, done as u64).and_then(|at| self.writable(at))?;
-            let piece = ((bytes.len() - done) as u64).min(writable) as usize;
-            to.write(&bytes[done..done + piece])?;
+        while !bytes.is_empty() {
+            let (to, writable) = advance(address, done).and_then(|at| self.writable(at))?;
+            let piece = (bytes.len() as u64).min(writable);
+            let (now, later) = bytes.split_at(piece as usize);
+            to.write(now)?;
+            bytes = later;
             done += piece;
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use ioat_model::{
-    Config, Faults, InterruptStyle, Version,
+    Config, Faults, InterruptStyle, ParseFaultError, Version,
     registers::MAX_CHANNELS,
     vfio_user::{BindError, Server},
 };
@@ -37,6 +37,9 @@ pub(crate) struct Emulate {
     /// The best way of interrupting that the device has.
     #[arg(long, value_enum, default_value_t)]
     interrupts: Interrupts,
+    /// Faults to order, such as error@5:read-data or hang@chan0.1/1000; can be given several times.
+    #[arg(long = "fault", value_name = "SPEC")]
+    faults: Vec<String>,
 }
 
 const EXAMPLE: &str = r#"Example:
@@ -63,13 +66,20 @@ enum Interrupts {
 
 impl Emulate {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let Self { socket, version, channels, xfercap, interrupts } = self;
+        let Self { socket, version, channels, xfercap, interrupts, faults } = self;
         let interrupts = match interrupts {
             Interrupts::Msix => InterruptStyle::Msix,
             Interrupts::Msi => InterruptStyle::Msi,
             Interrupts::Intx => InterruptStyle::Intx,
         };
-        let faults = Faults::none();
+        // One text, as the engine ioat-model has it too.
+        let faults = match &faults[..] {
+            [] => Faults::none(),
+            faults => faults
+                .join(",")
+                .parse()
+                .map_err(|error: ParseFaultError| Failure::Usage(format!("--fault: {error}")))?,
+        };
         let config = Config { version, channels, xfercap, interrupts, faults, ..Config::default() };
         let (stop, interrupted) = UnixStream::pair().map_err(machine)?;
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
