@@ -11,3 +11,4 @@ mod operations;
 mod probe;
 mod rig;
 mod submission;
+mod versions;
