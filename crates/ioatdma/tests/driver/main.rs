@@ -6,6 +6,7 @@ mod copies;
 mod events;
 mod failing;
 mod halts;
+mod interrupts;
 mod machine;
 mod operations;
 mod parity;
