@@ -131,13 +131,11 @@ pub struct Faults {
     /// What happens at single descriptors, doorbells and resets of a channel.
     single: BTreeMap<(Event, usize, u64), Fault>,
     /// What happens more often. The first that applies counts.
-    pub rules: Vec<(When, Fault)>,
-    /// The most bytes a second that the device moves, all channels together.
-    pub bandwidth: Option<NonZeroU64>,
-    /// How long each descriptor takes at least. Those of a channel come one after the other.
-    pub latency: Duration,
-    /// Where the random numbers begin.
-    pub seed: u64,
+    rules: Vec<(When, Fault)>,
+    /// Bytes a second.
+    bandwidth: Option<NonZeroU64>,
+    latency: Duration,
+    seed: u64,
 }
 
 impl Faults {
@@ -162,6 +160,27 @@ impl Faults {
         self
     }
 
+    /// Limits the bytes a second that the device moves, all channels together.
+    #[must_use]
+    pub const fn bandwidth(mut self, bytes_per_second: NonZeroU64) -> Self {
+        self.bandwidth = Some(bytes_per_second);
+        self
+    }
+
+    /// Makes each descriptor take this long at least. Those of a channel come one after the other.
+    #[must_use]
+    pub const fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Says where random numbers begin.
+    #[must_use]
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// All of another's faults besides these. Limits and seed are the other's where it has any.
     pub fn extend(&mut self, other: Self) {
         let Self { single, rules, bandwidth, latency, seed } = other;
@@ -183,11 +202,28 @@ impl Faults {
         self.bandwidth.is_some() || !self.latency.is_zero()
     }
 
+    /// When `bytes` more are through, which begin at `from`.
+    pub(crate) fn moved(&self, from: Duration, bytes: u32) -> Duration {
+        let Some(bandwidth) = self.bandwidth else { return from };
+        let nanoseconds = u64::from(bytes) * 1_000_000_000 / bandwidth;
+        from.saturating_add(Duration::from_nanos(nanoseconds))
+    }
+
+    /// When a descriptor that is fetched at `now` may end.
+    pub(crate) const fn ends(&self, now: Duration) -> Duration {
+        now.saturating_add(self.latency)
+    }
+
     /// The fault for this descriptor, doorbell or reset.
+    #[inline]
     pub(crate) fn take(&mut self, event: Event, channel: usize, number: u64) -> Option<Fault> {
-        if !self.single.is_empty()
-            && let Some(fault) = self.single.remove(&(event, channel, number))
-        {
+        // Most devices have none, and are asked for each descriptor.
+        let none = self.single.is_empty() && self.rules.is_empty();
+        if none { None } else { self.look_up(event, channel, number) }
+    }
+
+    fn look_up(&mut self, event: Event, channel: usize, number: u64) -> Option<Fault> {
+        if let Some(fault) = self.single.remove(&(event, channel, number)) {
             return Some(fault);
         }
         let seed = self.seed;

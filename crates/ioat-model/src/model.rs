@@ -90,7 +90,7 @@ pub struct Model {
     turn: usize,
     faults: Faults,
     needs_time: bool,
-    /// The descriptors fetched so far will have been moved then, at [`Faults::bandwidth`].
+    /// The descriptors fetched so far are through then, at the bandwidth that there is.
     moved: Duration,
     /// The device has vanished from the bus.
     gone: bool,
@@ -278,7 +278,9 @@ impl Model {
             self.collect(index);
             if let Some(operation) = operation {
                 self.turn = (index + 1) % count;
-                self.limit(index, &operation);
+                if self.faults.has_limits() {
+                    self.limit(index, &operation);
+                }
                 return Some((index, operation));
             }
             // Refused: this channel has halted or hangs, and the next one has its turn.
@@ -288,18 +290,9 @@ impl Model {
 
     /// Holds a descriptor for as long as the limits say.
     fn limit(&mut self, index: usize, operation: &Operation) {
-        if !self.faults.has_limits() {
-            return;
-        }
-        if let Some(bandwidth) = self.faults.bandwidth {
-            let nanoseconds =
-                u128::from(operation.bytes()) * 1_000_000_000 / u128::from(bandwidth.get());
-            let time = Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX));
-            self.moved = self.moved.max(self.context.now).saturating_add(time);
-        }
-        let latency = self.context.now.saturating_add(self.faults.latency);
+        self.moved = self.faults.moved(self.moved.max(self.context.now), operation.bytes());
         if let Some(channel) = self.channels.get_mut(index) {
-            channel.hold(latency.max(self.moved));
+            channel.hold(self.faults.ends(self.context.now).max(self.moved));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Channel, Context, InFlight, Stall, State};
+use super::{Channel, Context, InFlight, Stall, State, Stop};
 use crate::{
     descriptor::{
         Control, DESCRIPTOR_SIZE, DESCRIPTOR_WORDS, Descriptor, Limits, NEXT_WORD, Operation,
@@ -143,28 +143,33 @@ impl Channel {
         memory: &mut impl Memory,
         context: &Context,
     ) {
+        let resetting = self.is_resetting();
         let Some(in_flight) = &mut self.in_flight else { return };
         if in_flight.performed.is_some() {
             return;
         }
-        in_flight.performed = Some(performed);
-        let early = in_flight.ends.is_some_and(|ends| context.now < ends);
-        if self.is_resetting() {
-            self.in_flight = None;
-            if let Some(stop) = self.stop {
-                self.stop_with(stop, context);
-            }
-        } else if !early {
-            self.end(memory, context);
+        if in_flight.ends.is_some_and(|ends| context.now < ends) && !resetting {
+            in_flight.performed = Some(performed);
+            return;
+        }
+        let Some(in_flight) = self.in_flight.take() else { return };
+        match self.stop {
+            Some(reset @ (Stop::Reset | Stop::PowerUp)) => self.stop_with(reset, context),
+            _ => self.end(&in_flight, performed, memory, context),
         }
     }
 
-    /// Ends the descriptor in hand.
-    fn end(&mut self, memory: &mut impl Memory, context: &Context) {
-        let Some(in_flight) = self.in_flight.take() else { return };
-        let InFlight { control, next, slots, write_back, fault, performed, .. } = in_flight;
+    /// Ends a descriptor that was in hand.
+    fn end(
+        &mut self,
+        in_flight: &InFlight,
+        performed: Performed,
+        memory: &mut impl Memory,
+        context: &Context,
+    ) {
+        let InFlight { control, next, slots, write_back, fault, .. } = *in_flight;
         let errors = match performed {
-            Some(Ok(mismatch)) => {
+            Ok(mismatch) => {
                 if let Some(control) = write_back
                     && !mismatch.is_empty()
                     && context.bus_master
@@ -175,8 +180,7 @@ impl Channel {
                 }
                 mismatch.into()
             }
-            Some(Err(error)) => error.into(),
-            None => return,
+            Err(error) => error.into(),
         };
         if !self.error_mask.contains(errors) {
             self.halt(errors, memory, context);
@@ -272,9 +276,12 @@ impl Channel {
         if self.late_interrupt.take_if(|at| due(*at)).is_some() {
             self.events.interrupt = true;
         }
-        let held = self.in_flight.filter(|in_flight| in_flight.performed.is_some());
-        if held.and_then(|in_flight| in_flight.ends).is_some_and(due) {
-            self.end(memory, context);
+        if let Some(in_flight) = self.in_flight
+            && let Some(performed) = in_flight.performed
+            && in_flight.ends.is_some_and(due)
+        {
+            self.in_flight = None;
+            self.end(&in_flight, performed, memory, context);
         }
     }
 }

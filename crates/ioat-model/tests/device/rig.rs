@@ -160,6 +160,11 @@ impl Rig {
         self.set16(DMACOUNT, count);
     }
 
+    /// The first word of a descriptor.
+    pub(crate) fn head(op: u8, len: u32, control: u32) -> u64 {
+        u64::from(len) | u64::from(control) << 32 | u64::from(op) << 56
+    }
+
     /// Lets the device work until it has nothing to do; how many descriptors it looked at.
     pub(crate) fn run(&self) -> usize {
         std::iter::from_fn(|| self.device.step().then_some(())).count()

@@ -23,12 +23,16 @@ fn devices_are_listed() {
                 "in_use",
                 "memcpy_count",
                 "bytes_transferred",
+                "usable",
+                "reasons",
+                "function",
             ],
         );
         assert_eq!((&row["engine"], &row["kind"]), (&engine.into(), &kind.into()));
         assert!(row["name"].as_str().unwrap().starts_with("dma"), "{row}");
         assert!(row["caps"].as_array().unwrap().contains(&"copy".into()), "{row}");
         assert_eq!((&row["in_use"], &row["memcpy_count"]), (&false.into(), &0.into()));
+        assert_eq!((&row["usable"], &row["function"]), (&true.into(), &().into()));
     }
     assert_eq!(rows[2]["version"], "3.2");
     let table = ioat(&["devices"]).output().unwrap();
