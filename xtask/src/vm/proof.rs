@@ -26,8 +26,30 @@ impl Device {
 /// The device that Linux's driver is proven on.
 pub(super) const STOCK: Device =
     Device { name: "stock", slot: "10", options: &["--channels", "2"] };
+/// One that fails Linux's driver: an error that Linux takes for the memory's, a halt without a reason,
+/// a hang, a completion word and an interrupt that are lost. Linux's self test takes some of the
+/// descriptors before the first.
+pub(super) const FAULTY: Device = Device {
+    name: "faulty",
+    slot: "11",
+    options: &[
+        "--channels",
+        "1",
+        "--fault",
+        "error@200:read-data,halt@400,hang@600,lose-completion@800,lose-interrupt@1000",
+    ],
+};
+/// The device that our own driver is proven on.
+pub(super) const OURS: Device = Device { name: "ours", slot: "12", options: &["--channels", "2"] };
+/// One that fails our own driver in the middle of its test. Before it, Linux's self test is done on
+/// the same descriptors' count.
+pub(super) const OURS_FAULTY: Device = Device {
+    name: "ours-faulty",
+    slot: "13",
+    options: &["--channels", "1", "--fault", "halt@500,hang@1000"],
+};
 /// All devices of a guest.
-pub(super) const DEVICES: [Device; 1] = [STOCK];
+pub(super) const DEVICES: [Device; 4] = [STOCK, FAULTY, OURS, OURS_FAULTY];
 
 /// A step: its name, and what the guest does for it. What it returns says what was seen.
 pub(super) struct Step {
@@ -36,10 +58,16 @@ pub(super) struct Step {
 }
 
 /// The steps, in order.
-pub(super) const STEPS: [Step; 3] = [
+pub(super) const STEPS: [Step; 9] = [
     Step { name: "Linux's driver takes the device", prove: Guest::stock_driver_binds },
     Step { name: "dmatest, by interrupt", prove: Guest::dmatest_by_interrupt },
     Step { name: "dmatest, polled", prove: Guest::dmatest_polled },
+    Step { name: "dmatest, with faults", prove: Guest::dmatest_with_faults },
+    Step { name: "dmatest, after faults", prove: Guest::dmatest_after_faults },
+    Step { name: "ioat bind", prove: Guest::bind },
+    Step { name: "ioat dmatest", prove: Guest::our_dmatest },
+    Step { name: "ioat dmatest, with a halt and a hang", prove: Guest::our_dmatest_with_faults },
+    Step { name: "ioat demo", prove: Guest::our_demo },
 ];
 
 /// What `quickdata/cap` reads, and so what Linux makes of the version's capabilities.
