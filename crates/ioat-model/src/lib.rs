@@ -111,6 +111,7 @@ mod parity;
 pub mod registers;
 mod stepped;
 mod version;
+pub mod vfio_user;
 
 pub use address_space::{MapError, PAGE};
 pub use channel::State;

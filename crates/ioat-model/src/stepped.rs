@@ -72,6 +72,12 @@ impl Stepped {
         self.send(model.take_interrupts());
     }
 
+    /// The time that has [passed](Self::pass).
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.lock().now
+    }
+
     /// How long it takes until something is due; `None`: nothing is.
     #[must_use]
     pub fn until_deadline(&self) -> Option<Duration> {
