@@ -243,8 +243,7 @@ fn a_hang_ends_by_the_second_strike_stepped_and_threaded() {
 /// A channel that is only slow is not struck: each descriptor is progress.
 #[test]
 fn a_slow_channel_is_not_reset() {
-    let mut faults = Faults::none();
-    faults.latency = WATCHDOG * 9 / 10;
+    let faults = Faults::none().latency(WATCHDOG * 9 / 10);
     let (mut rig, incidents) =
         rig::<Stepped>(&Config { faults, ..Config::default() }, [], Behind::Abort);
     submit_at_once(&mut rig);
