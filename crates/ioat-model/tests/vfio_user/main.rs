@@ -1,0 +1,9 @@
+//! The vfio-user server, from the other end of its socket.
+
+mod client;
+mod hostile;
+mod interrupts;
+mod memory;
+mod protocol;
+mod reconnecting;
+mod served;
