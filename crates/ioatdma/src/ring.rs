@@ -287,10 +287,11 @@ impl Ring {
     ) {
         debug_assert!(count <= self.in_flight());
         for _ in 0..count {
-            if self.is_check(self.tail) {
+            let slot = self.slot(self.tail);
+            if slot.contains(Slot::CHECK) {
                 self.found |= verdict(self.index(self.tail));
             }
-            self.end_oldest(Status::Success, report);
+            self.end_slot(slot, Status::Success, report);
         }
     }
 
@@ -333,19 +334,28 @@ impl Ring {
     /// Takes out the oldest descriptor; whether it ended an operation. There must be one.
     fn end_oldest(&mut self, status: Status, report: &mut dyn FnMut(Completion)) -> bool {
         debug_assert!(!self.is_empty());
-        let Index(index) = self.index(self.tail);
+        self.end_slot(self.slot(self.tail), status, report)
+    }
+
+    /// As [`end_oldest`](Self::end_oldest), where `slot` is what is recorded of it.
+    fn end_slot(&mut self, slot: Slot, status: Status, report: &mut dyn FnMut(Completion)) -> bool {
         if self.null == Some(self.tail) {
             self.null = None;
         }
-        let len = self.slots[index].length();
         self.tail += 1;
+        let len = slot.length();
         if len == 0 {
             return false;
         }
         let cookie = self.oldest;
         self.oldest = cookie.next();
-        let found = std::mem::take(&mut self.found);
-        let status = if status == Status::Success { found.status() } else { status };
+        let mut status = status;
+        if !self.found.is_empty() {
+            let found = std::mem::take(&mut self.found);
+            if status == Status::Success {
+                status = found.status();
+            }
+        }
         report(Completion::of(cookie, status, len));
         true
     }

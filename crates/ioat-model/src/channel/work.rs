@@ -249,7 +249,8 @@ impl Channel {
         }
         self.note(ChanErr::COMPLETION_ADDRESS);
         if !self.error_mask.contains(ChanErr::COMPLETION_ADDRESS) {
-            self.fail();
+            // A word that was late may find the next descriptor in hand already.
+            self.stop_with(Stop::Abort, context);
             if self.control.contains(ChanCtrl::ERR_INT_EN) {
                 self.raise_interrupt(context);
             }

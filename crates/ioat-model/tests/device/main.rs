@@ -3,6 +3,7 @@
 mod chains;
 mod configuration;
 mod descriptors;
+mod failing_memory;
 mod faults;
 mod in_process;
 mod linux;

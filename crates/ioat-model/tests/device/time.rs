@@ -192,3 +192,20 @@ fn a_shell_that_looks_late_finds_the_same() {
     assert_eq!(fine, done);
     assert_eq!(run(&[7 * US]), Some((BASE | State::Done as u64, 0, 0)));
 }
+
+/// A late word that cannot be written halts the channel behind the descriptor in hand, and for good.
+#[test]
+fn a_late_word_that_fails_halts_behind_the_descriptor_in_hand() {
+    let faults = Faults::none().latency(3 * US).at(0, 0, Fault::LateCompletion(US));
+    let rig = with(faults);
+    rig.set64(CHANCMP, BASE - 8);
+    rig.doorbell(2);
+    rig.run();
+    rig.device.pass(3 * US);
+    rig.run();
+    rig.device.pass(US);
+    assert_eq!(rig.errors(), ioat_model::registers::ChanErr::COMPLETION_ADDRESS);
+    assert_eq!(rig.status(), BASE | State::Active as u64, "the second is in hand");
+    rig.device.pass(5 * US);
+    assert_eq!(rig.status(), (BASE + 64) | State::Halted as u64);
+}

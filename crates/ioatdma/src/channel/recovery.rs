@@ -149,10 +149,19 @@ impl IoatChannel {
     /// Gets a channel going again that has halted or hangs.
     #[cold]
     fn recover(&mut self, cause: Cause, report: &mut dyn FnMut(Completion)) {
-        self.tell(match cause {
-            Cause::Halted => IncidentKind::Halted(self.registers.errors()),
-            Cause::TimedOut => IncidentKind::TimedOut,
-        });
+        let stands = Stopped { status: self.registers.status(), errors: self.registers.errors() };
+        let progress = self.complete(self.completed_by(stands.status), report);
+        match cause {
+            // It has moved after all.
+            Cause::TimedOut if progress => {
+                self.watchdog.progress();
+                return;
+            }
+            // A check that has found something is no incident.
+            Cause::Halted if self.mismatch(stands).is_some() => {}
+            Cause::Halted => self.tell(IncidentKind::Halted(stands.errors)),
+            Cause::TimedOut => self.tell(IncidentKind::TimedOut),
+        }
         match self.reset(RESET_TIMEOUT) {
             Ok(stopped) => self.go_on(stopped, cause, report),
             Err(ResetError::Stuck(stopped)) => self.stick(stopped),

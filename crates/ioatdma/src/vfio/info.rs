@@ -2,7 +2,6 @@
 
 use vfio_bindings::bindings::vfio::{
     VFIO_IOMMU_INFO_CAPS, VFIO_IOMMU_INFO_PGSIZES, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
-    VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL,
 };
 
 use super::iova::Range;
@@ -13,8 +12,6 @@ pub(super) struct AllowedIovas {
     pub(super) ranges: Vec<Range>,
     /// The unit of mapping in bytes.
     pub(super) page_size: u64,
-    /// How many mappings can still be made, if the kernel tells.
-    pub(super) mappings: Option<u32>,
 }
 
 /// The smallest page of x86.
@@ -30,7 +27,6 @@ impl AllowedIovas {
         let mut allowed = Self {
             ranges: Vec::new(),
             page_size: sizes.map_or(PAGE, |sizes| (1 << sizes.trailing_zeros()).max(PAGE)),
-            mappings: None,
         };
         let mut told = false;
         let mut next = match u32_at(bytes, 16) {
@@ -42,13 +38,9 @@ impl AllowedIovas {
         while next != 0 {
             let Some(kind) = u32_at(bytes, next) else { break };
             // Below is the kind, above the version.
-            match kind & 0xffff {
-                VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE => {
-                    told = true;
-                    allowed.ranges = ranges(bytes, next);
-                }
-                VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL => allowed.mappings = u32_at(bytes, next + 8),
-                _ => {}
+            if kind & 0xffff == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE {
+                told = true;
+                allowed.ranges = ranges(bytes, next);
             }
             match u32_at(bytes, next + 4) {
                 Some(offset) if offset as usize > next => next = offset as usize,
@@ -123,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_page_size_and_mappings() {
+    fn ranges_and_page_size() {
         let ranges = [(0, 0xfedf_ffff), (0xfef0_0000, (1 << 39) - 1)];
         let bytes = info(
             VFIO_IOMMU_INFO_CAPS | VFIO_IOMMU_INFO_PGSIZES,
@@ -133,14 +125,14 @@ mod tests {
         let allowed = AllowedIovas::parse_type1(&bytes);
         let ranges = ranges.map(|(start, last)| Range { start, last });
         assert_eq!(allowed.ranges, ranges);
-        assert_eq!((allowed.page_size, allowed.mappings), (4096, Some(65535)));
+        assert_eq!(allowed.page_size, 4096);
     }
 
     #[test]
     fn an_old_kernel_tells_nothing() {
         let allowed = AllowedIovas::parse_type1(&info(0, 0x1000, &[(1, &iova_ranges(&[(1, 2)]))]));
         assert_eq!(allowed.ranges, [Range { start: 0, last: u64::MAX }]);
-        assert_eq!((allowed.page_size, allowed.mappings), (PAGE, None));
+        assert_eq!(allowed.page_size, PAGE);
         let large = info(VFIO_IOMMU_INFO_PGSIZES, 1 << 16, &[]);
         assert_eq!(AllowedIovas::parse_type1(&large).page_size, 1 << 16);
     }

@@ -255,7 +255,6 @@ pub(super) fn ioas_ranges(iommu: impl AsFd, ioas: u32) -> io::Result<AllowedIova
         ranges: ranges.filter_map(|range| Range::new(range.start, range.last)).collect(),
         // At most a page, says the interface.
         page_size: request.out_iova_alignment.max(4096),
-        mappings: None,
     })
 }
 

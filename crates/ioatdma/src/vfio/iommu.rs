@@ -148,23 +148,30 @@ fn attach(function: &IoatFunction, module: &'static str, source: io::Error) -> O
 impl Mappings {
     /// Maps an arena, and returns the address of its first byte.
     pub(super) fn map(&self, arena: &Arena) -> Result<u64, NotMapped> {
-        // What the lock guards changes in one step each.
+        // It is consistent also if a thread has panicked with it.
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
-        let Mapped { free, arenas } = &mut *mapped;
         let len = arena.len();
+        // If it fails, the addresses are as free as before.
+        let mut free = mapped.free.clone();
         let range = free.allocate(len as u64).ok_or(NotMapped::NoAddresses { len })?;
-        // Kept before it is mapped, and also if that fails half-way.
-        arenas.push(arena.clone());
-        match self.map_at(range, arena) {
-            Ok(()) => Ok(range.start),
+        // Kept before the device can reach it. The kernel maps all of it or nothing.
+        mapped.arenas.push(arena.clone());
+        match self.map_at(range.start, arena) {
+            Ok(()) => {
+                mapped.free = free;
+                Ok(range.start)
+            }
             Err(source) => {
-                let locked = arenas.iter().map(Arena::len).sum();
+                let locked = mapped.arenas.iter().map(Arena::len).sum();
+                mapped.arenas.pop();
                 Err(NotMapped::new(source, locked))
             }
         }
     }
 
-    fn map_at(&self, range: Range, arena: &Arena) -> io::Result<()> {
+    /// Maps an arena and nothing else, also if the IOMMU's pages were larger than ours.
+    fn map_at(&self, start: u64, arena: &Arena) -> io::Result<()> {
+        let range = Range { start, last: start + (arena.len() as u64 - 1) };
         // SAFETY: the arena's memory is the process's, and stays as long as the handle that was just
         // stored, which is dropped after `iommu`, before which the function's file was closed. That
         // the device accesses only memory of operations in flight and `Coherent` memory is the

@@ -36,7 +36,7 @@ const LARGE_PAGE: u64 = 2 << 20;
 
 /// Gives out addresses: the lowest free ones, so that 32 bits suffice as long as there is room. They
 /// are never taken back: what is mapped stays mapped as long as the device is open.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct IovaAllocator {
     /// In order; no two touch.
     free: Vec<Range>,
@@ -87,7 +87,7 @@ mod tests {
 
     fn allowed(ranges: &[(u64, u64)]) -> AllowedIovas {
         let ranges = ranges.iter().map(|&(start, last)| Range { start, last }).collect();
-        AllowedIovas { ranges, page_size: 4096, mappings: None }
+        AllowedIovas { ranges, page_size: 4096 }
     }
 
     #[test]

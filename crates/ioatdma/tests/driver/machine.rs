@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dmaengine::{Arena, Kind, MapError};
+use dmaengine::{Arena, DmaDevice, Kind, MapError};
 use ioat_model::{
     Config, InterruptStyle, Stepped, in_process,
     registers::{BAR_SIZE, Width},
@@ -145,6 +145,71 @@ impl Shell for Stepped {
 
     fn now(&self) -> Duration {
         Self::now(self)
+    }
+}
+
+/// A stepped model that counts its descriptors.
+pub(crate) struct Counted {
+    stepped: Stepped,
+    steps: AtomicU64,
+}
+
+impl Counted {
+    /// How many descriptors of channel 0 a device like this has processed when its first owner gets
+    /// it: those of the self test, and the owner's start. Faults are ordered by that.
+    pub(crate) fn first(config: &Config) -> u64 {
+        let faults = ioat_model::Faults::none();
+        let host = Host::<Self>::new(Config { faults, ..config.clone() });
+        let device = host.probe(Options::default()).expect("a good device");
+        let _channel = device.request_channel(0).expect("free");
+        host.shell.steps.load(Ordering::Relaxed)
+    }
+}
+
+impl Shell for Counted {
+    fn new(config: Config) -> Self {
+        let stepped = Stepped::new(config).expect("eventfd");
+        Self { stepped, steps: AtomicU64::new(0) }
+    }
+
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        self.stepped.read(offset, width)
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        self.stepped.write(offset, width, value);
+    }
+
+    fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.stepped.interrupt(vector)
+    }
+
+    fn intx(&self) -> bool {
+        self.stepped.intx()
+    }
+
+    fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        self.stepped.config_read(offset, bytes);
+    }
+
+    fn config_write(&self, offset: u64, bytes: &[u8]) {
+        self.stepped.config_write(offset, bytes);
+    }
+
+    unsafe fn map(&self, iova: u64, memory: *mut u8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.stepped.map(iova, memory, len) }.expect("aligned");
+    }
+
+    fn pass(&self, duration: Duration) {
+        while self.stepped.step() {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+        }
+        self.stepped.pass(duration);
+    }
+
+    fn now(&self) -> Duration {
+        self.stepped.now()
     }
 }
 
