@@ -168,7 +168,9 @@ impl Client {
                 let mut body = 32_u32.to_le_bytes().to_vec();
                 body.extend(u32::from(input.byte() % 5).to_le_bytes());
                 let (offset, address, size) = (input.range(), input.range(), input.range());
-                [offset, address, size].map(|word| body.extend(word.to_le_bytes()));
+                for word in [offset, address, size] {
+                    body.extend(word.to_le_bytes());
+                }
                 let which = input.byte();
                 self.send(&message(2, 0, &body), &files.choose(which))
             }
@@ -176,7 +178,9 @@ impl Client {
                 let mut body = 24_u32.to_le_bytes().to_vec();
                 body.extend(u32::from(input.byte() % 4).to_le_bytes());
                 let (address, size) = (input.range(), input.range());
-                [address, size].map(|word| body.extend(word.to_le_bytes()));
+                for word in [address, size] {
+                    body.extend(word.to_le_bytes());
+                }
                 self.send(&message(3, 0, &body), &[])
             }
             5 => {

@@ -1,6 +1,7 @@
 //! The vfio-user server, from the other end of its socket.
 
 mod client;
+mod corpus;
 mod hostile;
 mod interrupts;
 mod memory;
