@@ -23,7 +23,7 @@
 //! but cannot be done is answered with an error. One whose length makes no sense ends the
 //! connection, for nobody knows where the next begins; so does one that is not finished within five
 //! seconds. A client can make the server allocate 64 KiB for a message, 2^20 regions of memory, and
-//! what its own files take in address space.
+//! address space for 1024 files.
 //!
 //! Memory can be reached if it came with a file in memory (a memfd, or a file in a tmpfs or
 //! hugetlbfs), only as far as the file goes, and only with the access that was given. DMA elsewhere

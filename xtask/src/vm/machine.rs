@@ -197,7 +197,8 @@ impl Emulated {
     /// Ends it as Ctrl-C does; its log, and whether it ended well.
     fn end(mut self) -> (String, Result<(), Failed>) {
         let name = self.name;
-        let interrupt = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let interrupt = ["-c", "kill -INT \"$0\"", &self.child.id().to_string()];
+        let interrupt = Command::new("sh").args(interrupt).status();
         if !interrupt.is_ok_and(|status| status.success()) {
             // It has ended already, which its status tells.
             let _ = self.child.kill();

@@ -30,7 +30,7 @@ use rustix::{
 const PAGES: u64 = 8;
 
 /// Runs an input.
-pub fn run(input: &[u8]) {
+pub(crate) fn run(input: &[u8]) {
     let mut input = Input(input);
     let version = Version::ALL[usize::from(input.byte()) % Version::ALL.len()];
     let path = socket_path();

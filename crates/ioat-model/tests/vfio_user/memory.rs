@@ -294,6 +294,25 @@ fn a_file_that_grows_can_be_mapped_further() {
 }
 
 #[test]
+fn a_client_cannot_use_up_the_servers_mappings() {
+    let served = Served::simple();
+    let mut client = served.client();
+    // Each time it has grown, it is mapped anew, while the regions keep the old mappings.
+    let guest = Guest::new(1);
+    let map = |client: &mut Client, page: u64| {
+        guest.truncate(page + 1);
+        client.map((page * PAGE, PAGE), READ, Some((guest.fd(), page * PAGE)))
+    };
+    for page in 0..1024 {
+        assert_eq!(map(&mut client, page), Ok(()), "{page}");
+    }
+    assert_eq!(map(&mut client, 1024), errno(Errno::NOSPC));
+    // Memory that is unmapped makes room.
+    assert_eq!(client.unmap(0, PAGE), Ok(PAGE));
+    assert_eq!(map(&mut client, 1024), Ok(()));
+}
+
+#[test]
 fn unmapping_takes_whole_regions() {
     let served = Served::simple();
     let mut client = served.client();
