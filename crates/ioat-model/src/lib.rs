@@ -101,6 +101,9 @@
 //! - If nothing lies behind it, the null descriptor that the channel is restarted with is the one whose
 //!   address Linux has just noted as the last completed. Its completion says nothing new, so the
 //!   timer resets the channel again, every 200 to 400 ms, until something else is submitted.
+//! - The waits for a reset count ticks, within a timer. If every processor that would tick was idle
+//!   (`nohz`), and none is woken by something else, a channel that hangs hangs the machine: processors
+//!   spin, on the channel and on its lock, and time stands still.
 //! - A lost interrupt costs up to 200 ms, until the timer looks. A lost completion word ends like a
 //!   hang, unless another follows within that time.
 //! - Where there is P+Q and no XOR (3.3), exclusive or and its check are P+Q without Q.

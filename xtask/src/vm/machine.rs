@@ -98,10 +98,12 @@ fn qemu(cache: &Cache, folder: &Folder, version: &str) -> Result<Command, Failed
     qemu.args(["-serial", &format!("file:{inside}/console"), "-serial", "stdio"]);
     qemu.args(["-kernel", &format!("/boot/{kernel}")]);
     qemu.args(["-initrd", &format!("{inside}/initramfs")]);
-    // On a busy machine, emulated processors are too slow for the kernel's check of its timer.
+    // On a busy machine, emulated processors are too slow for the kernel's check of its timer. Linux's
+    // driver counts ticks while it waits in a timer for a channel that hangs: processors that were
+    // idle must tick, or it waits for ever.
     // The kernel's own drivers get physical addresses, VFIO's users those that they choose.
     qemu.arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on iommu=pt rdinit=/bin/xtask \
+        "console=ttyS0 quiet panic=-1 no_timer_check nohz=off intel_iommu=on iommu=pt rdinit=/bin/xtask \
          -- vm-guest {version}"
     ));
     for device in &DEVICES {
