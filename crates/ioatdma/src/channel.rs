@@ -251,24 +251,22 @@ unsafe impl DmaChannel for IoatChannel {
         vectors.clear(&**bar, &**platform, self.index);
         // Before looking where the channel stands: what ends after the look then interrupts.
         self.registers.set_control(ChanCtrl::RUN);
-        // Who has waited finds out whether the completion word was lost.
-        self.idle_polls = POLLS_BEFORE_CHANSTS;
         let status = self.registers.status();
         if status == ChanStatus::GONE || status.state() == ChanState::Halted {
-            // For `poll` to deal with.
+            // For `poll` to deal with, which is to look.
+            self.idle_polls = POLLS_BEFORE_CHANSTS;
             return false;
         }
-        let count = self.completed_by(status);
         let mut to_report = std::mem::take(&mut self.to_report);
-        if self.complete(count, &mut |completion| to_report.push_back(completion)) {
-            self.watchdog.progress();
-        }
+        self.take_register(status, &mut |completion| to_report.push_back(completion));
         self.to_report = to_report;
         let waits = self.ring.has_issued_operation();
         if waits {
             // The time runs while the client waits.
             let now = self.registers.now();
             self.watchdog.starts(now);
+            // Who has waited finds out whether the completion word was lost.
+            self.idle_polls = POLLS_BEFORE_CHANSTS;
             if !self.ring.has_null() {
                 let index = self.ring.index(self.ring.head());
                 let control = Control::INT_EN | Control::COMPL_WRITE;
