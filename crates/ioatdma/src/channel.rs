@@ -40,8 +40,10 @@ use crate::{
 const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a channel that is given up may take to become idle.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the empty descriptor that starts a chain may take.
+/// How long the empty descriptor that starts a chain may take, while a client polls.
 const START_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long it may take when a channel is opened. A model's thread may have to wait for a processor.
+const FIRST_START_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether operations are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,7 @@ impl IoatChannel {
             shared,
         };
         channel.reset(RESET_TIMEOUT)?;
-        channel.start()?;
+        channel.start(FIRST_START_TIMEOUT)?;
         Ok(channel)
     }
 
@@ -298,7 +300,7 @@ unsafe impl DmaChannel for IoatChannel {
                 };
                 self.settle(stopped, Status::Aborted, &mut report);
                 // The channel is idle in any case. If it does not start, it is down.
-                let _ = self.start();
+                let _ = self.start(START_TIMEOUT);
                 Ok(())
             }
             Err(ResetError::Gone) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dmaengine::{Completion, Status};
 
-use super::{IoatChannel, RESET_TIMEOUT, Service};
+use super::{IoatChannel, RESET_TIMEOUT, START_TIMEOUT, Service};
 use crate::{
     Behind,
     descriptor::{self, Control, Operation},
@@ -189,7 +189,7 @@ impl IoatChannel {
         }
         match self.reset(RESET_TIMEOUT) {
             // On an error the channel is down, and says so at the next submission.
-            Ok(_) => drop(self.start()),
+            Ok(_) => drop(self.start(START_TIMEOUT)),
             Err(ResetError::Stuck(stopped)) => self.stick(stopped),
             Err(ResetError::Gone) => self.lose(&mut |_| {}),
         }
@@ -237,7 +237,7 @@ impl IoatChannel {
         }
         self.ring.end_all(Status::Aborted, report);
         // On an error the channel is down, and says so at the next submission.
-        let _ = self.start();
+        let _ = self.start(START_TIMEOUT);
     }
 
     /// What the check has found at which the channel halted, if that is why it did.
@@ -321,7 +321,7 @@ impl IoatChannel {
 
     /// Starts a channel that was out of service and is idle.
     fn restart(&mut self) {
-        if self.start().is_ok() {
+        if self.start(START_TIMEOUT).is_ok() {
             self.tell(IncidentKind::Recovered);
         }
     }
