@@ -3,7 +3,7 @@
 //!
 //! The usual run is a short one. The whole million of each takes some minutes:
 //!
-//! `cargo test --release -p ioatdma --test driver -- --ignored --nocapture million`
+//! `cargo test -p ioatdma --test driver -- --ignored --nocapture million`
 
 use std::{
     collections::BTreeMap,
