@@ -224,20 +224,47 @@ impl Submitter {
         self.shared.slots.len() - (self.submitted - self.reported) as usize
     }
 
-    /// Adds an operation; `false` if the ring is full.
+    /// Adds an operation, and returns its position; `None` if the ring is full.
+    pub(super) fn submit(&mut self, operation: &Operation<'_>, flags: Flags) -> Option<u64> {
+        self.put(operation.len(), |descriptor| descriptor.set(operation, flags))
+    }
+
+    /// Adds a copy.
+    ///
+    /// Its words come one by one, in registers. The caller of a channel has just written them into
+    /// an [`Operation`]; if they were read from there two at a time, the store buffer could not
+    /// answer. The load would wait until that is empty, and with it for every slot so far to come
+    /// from the worker's cache.
     #[inline]
-    pub(super) fn submit(&mut self, operation: &Operation<'_>, flags: Flags) -> bool {
+    pub(super) fn submit_memcpy(
+        &mut self,
+        source: *const u8,
+        target: *mut u8,
+        len: usize,
+        flags: Flags,
+    ) -> Option<u64> {
+        self.put(len, |descriptor| descriptor.set_memcpy(source, target, len, flags))
+    }
+
+    #[inline]
+    fn put(&mut self, len: usize, set: impl FnOnce(&mut Descriptor)) -> Option<u64> {
         if self.space() == 0 {
-            return false;
+            return None;
         }
-        self.shared.slot(self.submitted).with_mut(|slot| {
+        let position = self.submitted;
+        self.shared.slot(position).with_mut(|slot| {
             // SAFETY: the position is not issued, and what used the slot before was reported.
-            unsafe { (*slot).descriptor.set(operation, flags) };
+            set(unsafe { &mut (*slot).descriptor });
         });
-        let at = self.shared.index(self.submitted);
-        self.lens[at] = operation.len();
-        self.submitted += 1;
-        true
+        self.lens[self.shared.index(position)] = len;
+        self.submitted = position + 1;
+        Some(position)
+    }
+
+    /// The position of the operation that is reported next.
+    #[inline]
+    pub(super) const fn reported(&self) -> u64 {
+        self.reported
     }
 
     /// Shows the worker what was submitted.

@@ -6,7 +6,7 @@ fn operation(len: usize) -> Operation<'static> {
 }
 
 fn submit(submitter: &mut Submitter, len: usize) -> bool {
-    submitter.submit(&operation(len), Flags::empty())
+    submitter.submit(&operation(len), Flags::empty()).is_some()
 }
 
 const fn aborted(len: usize) -> End {
