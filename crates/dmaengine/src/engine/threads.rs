@@ -5,6 +5,7 @@ mod cpu_time;
 mod fence;
 mod idle;
 mod ring;
+mod staged;
 mod sync;
 
 use std::{
