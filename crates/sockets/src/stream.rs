@@ -362,6 +362,7 @@ fn connection_error(error: ConnectionError) -> io::Error {
     let kind = match error {
         ConnectionError::Refused => io::ErrorKind::ConnectionRefused,
         ConnectionError::Reset => io::ErrorKind::ConnectionReset,
+        ConnectionError::BrokenPipe => io::ErrorKind::BrokenPipe,
         ConnectionError::TimedOut => io::ErrorKind::TimedOut,
         ConnectionError::HostUnreachable => io::ErrorKind::HostUnreachable,
         ConnectionError::NotOpen => io::ErrorKind::NotConnected,
