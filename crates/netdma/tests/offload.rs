@@ -12,7 +12,7 @@ use dmaengine::{
     Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, Flags, Kind, Operation,
     PacketPool, Status, Stuck, SubmitError, lend,
 };
-use netdma::{Busy, Copybreak, CpuCause, Offload, ReceiveId, RxPacket};
+use netdma::{Busy, Copybreak, CpuCause, Offload, Request, RxPacket};
 use netstack::{
     Checksum, Config, Instant, Ipv4Cidr, LinkCapabilities, MacAddress, RxMeta, SocketId, Stack,
     TcpConfig,
@@ -223,8 +223,8 @@ impl Bench {
         {}
     }
 
-    fn serve(&mut self, receive: ReceiveId) {
-        self.offload.serve(&mut self.receiver, self.now, receive);
+    fn serve(&mut self) {
+        self.offload.serve(&mut self.receiver, self.now, self.server);
     }
 
     fn reap(&mut self) {
@@ -272,8 +272,8 @@ fn the_engine_copies_and_one_doorbell_starts_a_batch() {
     assert!(charged >= data.len());
     let mut buffer = vec![0; 20_000];
     lend(&mut buffer, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         let progress = bench.offload.progress(receive).unwrap();
         assert_eq!(progress.taken, data.len());
         assert!(progress.in_flight >= 7, "one copy a segment");
@@ -300,14 +300,14 @@ fn reads_up_to_the_copybreak_are_the_cpus() {
     let mut buffer = vec![0; 8192];
     let (small, large) = buffer.split_at_mut(4095);
     lend(small, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         assert_eq!(bench.offload.withdraw(receive), Ok(4095));
     });
     assert_eq!(cpu_bytes(&bench, CpuCause::Copybreak), 4095);
     lend(large, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         bench.reap();
         assert_eq!(bench.offload.withdraw(receive), Ok(4097));
     });
@@ -326,8 +326,8 @@ fn what_the_engine_fails_is_repeated_and_the_engine_rests_and_returns() {
             bench.script.lock().unwrap().order =
                 if round == 0 { Order::Fail(status) } else { Order::Copy };
             lend(piece, |target| {
-                let receive = bench.offload.post(bench.server, target);
-                bench.serve(receive);
+                let receive = bench.offload.post(bench.server, target, Request::default());
+                bench.serve();
                 bench.reap();
                 assert_eq!(bench.offload.withdraw(receive), Ok(10_000));
             });
@@ -355,8 +355,8 @@ fn an_engine_that_stands_still_is_reset_and_its_copies_repeated() {
     bench.script.lock().unwrap().order = Order::Hold;
     let mut buffer = vec![0; data.len()];
     lend(&mut buffer, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         bench.reap();
         assert!(bench.offload.progress(receive).unwrap().in_flight > 0);
         let due = bench.offload.poll_timeout().expect("something is in flight");
@@ -383,8 +383,8 @@ fn an_engine_that_cannot_be_stopped_keeps_its_memory_until_it_can() {
     }
     let mut buffer = vec![0; data.len()];
     lend(&mut buffer, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         while !bench.offload.is_engine_lost() {
             bench.now = bench.offload.poll_timeout().expect("still in flight");
             bench.reap();
@@ -409,8 +409,8 @@ fn an_engine_that_is_down_is_reset_and_returns() {
     for (round, piece) in buffer.chunks_mut(10_000).enumerate() {
         bench.send(&data[round * 10_000..][..10_000]);
         lend(piece, |target| {
-            let receive = bench.offload.post(bench.server, target);
-            bench.serve(receive);
+            let receive = bench.offload.post(bench.server, target, Request::default());
+            bench.serve();
             bench.reap();
             assert_eq!(bench.offload.withdraw(receive), Ok(10_000));
         });
@@ -436,8 +436,8 @@ fn what_the_engine_refuses_is_the_cpus_and_counted_by_cause() {
         bench.script.lock().unwrap().refuse = Some(error);
         let mut buffer = vec![0; data.len()];
         lend(&mut buffer, |target| {
-            let receive = bench.offload.post(bench.server, target);
-            bench.serve(receive);
+            let receive = bench.offload.post(bench.server, target, Request::default());
+            bench.serve();
             assert!(bench.offload.poll_timeout().is_some(), "it waits to be reaped");
             bench.reap();
             assert_eq!(bench.offload.withdraw(receive), Ok(data.len()));
@@ -460,8 +460,8 @@ fn a_full_ring_sends_the_rest_to_the_cpu_and_all_parts_arrive() {
     }
     let mut buffer = vec![0; data.len()];
     lend(&mut buffer, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         assert_eq!(bench.offload.progress(receive).unwrap().in_flight, above);
         assert_eq!(bench.script.lock().unwrap().submitted, RING as u64);
         bench.reap();
@@ -480,8 +480,8 @@ fn a_socket_that_dies_under_a_copy_gives_its_memory_back() {
     bench.script.lock().unwrap().order = Order::Hold;
     let mut buffer = vec![0; data.len()];
     lend(&mut buffer, |target| {
-        let receive = bench.offload.post(bench.server, target);
-        bench.serve(receive);
+        let receive = bench.offload.post(bench.server, target, Request::default());
+        bench.serve();
         bench.receiver.abort(bench.now, bench.server);
         assert!(bench.pool.available() < bench.pool.capacity(), "the engine holds segments");
         bench.script.lock().unwrap().order = Order::Copy;

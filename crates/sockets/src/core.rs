@@ -7,12 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Waker,
     thread::Thread,
     time::Duration,
 };
 
 use netdev::Link;
-use netdma::{Offload, ReceiveId, RxPacket};
+use netdma::{Conditions, Destination, Offload, ReceiveId, Request, RxPacket, Verdict};
 use netstack::{Event, Instant, ListenerId, PollFlags, Readiness, RxMeta, SocketId, TxMeta};
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
@@ -127,12 +128,14 @@ pub(crate) struct Core {
     frame: Box<[u8]>,
     /// Frames taken at once, so that they hold about [`SERVE_BYTES`].
     frames_at_once: usize,
-    /// Receive calls in progress: at most one for a socket.
-    receives: Vec<(SocketId, ReceiveId)>,
     waiting: Vec<(Key, Arc<Waiter>)>,
     pollers: Pollers,
-    /// Sockets whose copies have all ended, for the length of [`Core::reap`].
+    /// Sockets whose readers are to be woken, for the length of [`Core::wake_readers`].
     idle: Vec<SocketId>,
+    /// Wakers of tasks that wait, with what for.
+    tasks: Vec<(Key, Waker)>,
+    /// Wakers to be called once the lock is released.
+    pub(crate) outbox: Vec<Waker>,
 }
 
 impl Core {
@@ -154,10 +157,11 @@ impl Core {
             link_failure: None,
             frame,
             frames_at_once: 1,
-            receives: Vec::new(),
             waiting: Vec::new(),
             pollers: Pollers::default(),
             idle: Vec::new(),
+            tasks: Vec::new(),
+            outbox: Vec::new(),
         }
     }
 
@@ -184,9 +188,11 @@ impl Core {
     pub(crate) fn turn(&mut self, now: Instant) -> bool {
         let mut worked = false;
         let mut bytes = 0;
+        let mut at_hand = true;
         while bytes < TURN_BYTES {
             let received = self.receive_frames(now);
             if received.frames == 0 {
+                at_hand = false;
                 break;
             }
             worked = true;
@@ -200,6 +206,9 @@ impl Core {
         }
         worked |= self.reap(now);
         self.dispatch(now);
+        if !at_hand {
+            worked |= self.settle();
+        }
         self.transmit(now);
         worked
     }
@@ -230,34 +239,40 @@ impl Core {
         Received { frames, bytes }
     }
 
-    /// Serves the receives whose sockets became readable, then wakes who waits.
+    /// Serves the receives whose sockets became readable or are over, then wakes who waits.
     fn dispatch(&mut self, now: Instant) {
         while let Some(event) = self.stack.poll_event() {
-            let key = match event {
-                Event::Acceptable(listener) => Key::Listener(listener),
+            let (key, wakes) = match event {
+                Event::Acceptable(listener) => (Key::Listener(listener), true),
                 Event::Socket { id, ready } => {
-                    if ready.contains(Readiness::READABLE) {
-                        self.serve(now, id);
-                    }
-                    Key::Socket(id)
+                    // What came for a reader that had better sleep on wakes nobody.
+                    let served = self.offload.serve(&mut self.stack, now, id);
+                    (Key::Socket(id), served || ready != Readiness::READABLE)
                 }
             };
-            self.wake(key);
+            if wakes {
+                self.wake(key);
+            }
             self.tell_pollers(key, flags_of(event));
         }
     }
 
-    fn serve(&mut self, now: Instant, socket: SocketId) {
-        if let Some(&(_, receive)) = self.receives.iter().find(|(id, _)| *id == socket) {
-            self.offload.serve(&mut self.stack, now, receive);
-        }
-    }
-
     /// Collects ended copies and wakes the calls that waited for the last of theirs. Returns
-    /// whether a call's copies have all ended.
+    /// whether there is one.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
         let Self { offload, stack, idle, .. } = self;
         offload.reap(stack, now, |socket| idle.push(socket));
+        self.wake_readers()
+    }
+
+    /// Nothing more is at hand: wakes the calls that have enough. Returns whether there is one.
+    fn settle(&mut self) -> bool {
+        let Self { offload, idle, .. } = self;
+        offload.settle(|socket| idle.push(socket));
+        self.wake_readers()
+    }
+
+    fn wake_readers(&mut self) -> bool {
         let any = !self.idle.is_empty();
         while let Some(socket) = self.idle.pop() {
             self.wake(Key::Socket(socket));
@@ -288,33 +303,34 @@ impl Core {
         .min()
     }
 
-    /// Whether a receive call for `socket` is in progress.
-    pub(crate) fn is_receiving(&self, socket: SocketId) -> bool {
-        self.receives.iter().any(|(id, _)| *id == socket)
-    }
-
     /// Posts a receive and serves it from what is queued.
     pub(crate) fn post(
         &mut self,
         now: Instant,
         socket: SocketId,
-        target: dmaengine::Target,
+        destination: impl Into<Destination>,
+        request: Request,
     ) -> ReceiveId {
-        let receive = self.offload.post(socket, target);
-        self.receives.push((socket, receive));
-        self.offload.serve(&mut self.stack, now, receive);
+        let receive = self.offload.post(socket, destination, request);
+        self.offload.serve(&mut self.stack, now, socket);
+        self.offload.settle_one(receive);
         receive
     }
 
-    /// Ends a receive call that has no copy in flight.
-    pub(crate) fn withdraw(&mut self, receive: ReceiveId) -> Result<usize, netdma::Busy> {
-        let taken = self.offload.withdraw(receive)?;
-        if let Some(position) = self.receives.iter().position(|(_, id)| *id == receive) {
-            let (socket, _) = self.receives.swap_remove(position);
-            // Another call on the same socket may be waiting for its turn.
-            self.wake(Key::Socket(socket));
-        }
-        Ok(taken)
+    /// What a receive call does next.
+    pub(crate) fn check(&mut self, receive: ReceiveId, conditions: Conditions) -> Verdict {
+        self.offload.check(&mut self.stack, receive, conditions)
+    }
+
+    /// What a call that looks at received bytes does next.
+    pub(crate) fn peek(
+        &mut self,
+        socket: SocketId,
+        buffer: &mut [u8],
+        request: Request,
+        conditions: Conditions,
+    ) -> Verdict {
+        self.offload.peek(&mut self.stack, socket, buffer, request, conditions)
     }
 
     /// What a socket is ready for. Once the link is gone, for an error.
@@ -388,6 +404,14 @@ impl Core {
         self.pollers.forget(key);
     }
 
+    /// Has a task woken when something happens to `key`, once.
+    pub(crate) fn wake_task(&mut self, key: Key, waker: &Waker) {
+        let same = |(other, task): &(Key, Waker)| *other == key && task.will_wake(waker);
+        if !self.tasks.iter().any(same) {
+            self.tasks.push((key, waker.clone()));
+        }
+    }
+
     pub(crate) fn start_waiting(&mut self, key: Key, waiter: &Arc<Waiter>) {
         // Relaxed: written and read under the shard's lock.
         waiter.woken.store(false, Ordering::Relaxed);
@@ -401,6 +425,7 @@ impl Core {
     /// Wakes who waits for `key`, the driver included.
     pub(crate) fn wake(&mut self, key: Key) {
         notify_all(&self.waiting, key);
+        self.outbox.extend(self.tasks.extract_if(.., |(other, _)| *other == key).map(|(_, w)| w));
         if self.asleep.is_some_and(|driver| driver.key == Some(key)) {
             self.kick_driver();
         }
@@ -420,6 +445,7 @@ impl Core {
         for (_, waiter) in &self.waiting {
             notify(waiter);
         }
+        self.outbox.extend(self.tasks.drain(..).map(|(_, waker)| waker));
         self.kick_driver();
     }
 

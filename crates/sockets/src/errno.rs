@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netstack::{ConnectError, ConnectionError, ListenError};
+use netstack::{ConnectError, ConnectionError, ListenError, UrgentError};
 pub(crate) use rustix::io::Errno;
 
 pub(crate) const fn of_connection(error: ConnectionError) -> Errno {
@@ -13,6 +13,14 @@ pub(crate) const fn of_connection(error: ConnectionError) -> Errno {
         ConnectionError::TimedOut => Errno::TIMEDOUT,
         ConnectionError::HostUnreachable => Errno::HOSTUNREACH,
         ConnectionError::NotOpen => Errno::NOTCONN,
+    }
+}
+
+pub(crate) const fn of_urgent(error: UrgentError) -> Errno {
+    match error {
+        UrgentError::Nothing => Errno::INVAL,
+        UrgentError::NotArrived => Errno::AGAIN,
+        UrgentError::NotConnected => Errno::NOTCONN,
     }
 }
 

@@ -85,9 +85,16 @@ impl Stack {
         Ok(Self { handle: Arc::new(Handle { shared, background: Some(background) }) })
     }
 
-    /// Sets which reads are offloaded from now on (`tcp_dma_copybreak`).
-    pub fn set_copybreak(&self, copybreak: Copybreak) {
+    /// Sets which reads are offloaded from now on, of streams that have no
+    /// [copybreak of their own](crate::TcpStream::set_tcp_dma_copybreak).
+    pub fn set_tcp_dma_copybreak(&self, copybreak: Copybreak) {
         self.handle.shared.lock().offload.set_copybreak(copybreak);
+    }
+
+    /// Which reads are offloaded.
+    #[must_use]
+    pub fn tcp_dma_copybreak(&self) -> Copybreak {
+        self.handle.shared.lock().offload.copybreak()
     }
 
     /// Everything counted so far.
