@@ -7,7 +7,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Waker,
     thread::Thread,
     time::Duration,
 };
@@ -18,7 +17,8 @@ use netstack::{Event, Instant, ListenerId, PollFlags, Readiness, RxMeta, SocketI
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{poll_set::Interest, poller::PollEvents, pollers::Pollers};
+pub(crate) use crate::tasks::TaskId;
+use crate::{poll_set::Interest, poller::PollEvents, pollers::Pollers, tasks::Tasks};
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
 /// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
@@ -132,10 +132,7 @@ pub(crate) struct Core {
     pollers: Pollers,
     /// Sockets whose readers are to be woken, for the length of [`Core::wake_readers`].
     idle: Vec<SocketId>,
-    /// Wakers of tasks that wait, with what for.
-    tasks: Vec<(Key, Waker)>,
-    /// Wakers to be called once the lock is released.
-    pub(crate) outbox: Vec<Waker>,
+    tasks: Tasks,
 }
 
 impl Core {
@@ -160,8 +157,7 @@ impl Core {
             waiting: Vec::new(),
             pollers: Pollers::default(),
             idle: Vec::new(),
-            tasks: Vec::new(),
-            outbox: Vec::new(),
+            tasks: Tasks::default(),
         }
     }
 
@@ -404,12 +400,9 @@ impl Core {
         self.pollers.forget(key);
     }
 
-    /// Has a task woken when something happens to `key`, once.
-    pub(crate) fn wake_task(&mut self, key: Key, waker: &Waker) {
-        let same = |(other, task): &(Key, Waker)| *other == key && task.will_wake(waker);
-        if !self.tasks.iter().any(same) {
-            self.tasks.push((key, waker.clone()));
-        }
+    /// The tasks that wait.
+    pub(crate) const fn tasks(&mut self) -> &mut Tasks {
+        &mut self.tasks
     }
 
     pub(crate) fn start_waiting(&mut self, key: Key, waiter: &Arc<Waiter>) {
@@ -425,7 +418,7 @@ impl Core {
     /// Wakes who waits for `key`, the driver included.
     pub(crate) fn wake(&mut self, key: Key) {
         notify_all(&self.waiting, key);
-        self.outbox.extend(self.tasks.extract_if(.., |(other, _)| *other == key).map(|(_, w)| w));
+        self.tasks.wake(key);
         if self.asleep.is_some_and(|driver| driver.key == Some(key)) {
             self.kick_driver();
         }
@@ -445,7 +438,7 @@ impl Core {
         for (_, waiter) in &self.waiting {
             notify(waiter);
         }
-        self.outbox.extend(self.tasks.drain(..).map(|(_, waker)| waker));
+        self.tasks.wake_all();
         self.kick_driver();
     }
 

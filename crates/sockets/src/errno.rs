@@ -2,6 +2,7 @@
 
 use std::io;
 
+use netdma::RecvError;
 use netstack::{ConnectError, ConnectionError, ListenError, UrgentError};
 pub(crate) use rustix::io::Errno;
 
@@ -21,6 +22,15 @@ pub(crate) const fn of_urgent(error: UrgentError) -> Errno {
         UrgentError::Nothing => Errno::INVAL,
         UrgentError::NotArrived => Errno::AGAIN,
         UrgentError::NotConnected => Errno::NOTCONN,
+    }
+}
+
+/// Why nothing was received. If the link is gone, that is why a call need not wait.
+pub(crate) fn of_recv(error: RecvError, link: io::Result<()>) -> io::Error {
+    match error {
+        RecvError::WouldBlock => link.err().unwrap_or_else(|| Errno::AGAIN.into()),
+        RecvError::Interrupted => Errno::INTR.into(),
+        RecvError::Connection(error) => of_connection(error).into(),
     }
 }
 

@@ -29,8 +29,10 @@ mod listener;
 mod poll_set;
 mod poller;
 mod pollers;
+mod receive_ring;
 mod stack;
 mod stream;
+mod tasks;
 
 pub use config::{Config, StartError};
 pub use interrupt::Interrupter;
@@ -39,5 +41,6 @@ pub use netdma::{Copybreak, RecvFlags};
 pub use netstack::PollFlags;
 pub use poll_set::{PollEvent, Trigger};
 pub use poller::{PollEvents, Pollable, Poller};
+pub use receive_ring::{Next, ReceiveRing, Received};
 pub use stack::{Stack, Statistics};
 pub use stream::{SendFlags, TcpStream};

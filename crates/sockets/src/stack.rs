@@ -141,6 +141,11 @@ impl Drop for Handle {
         self.shared.lock().kick_driver();
         if let Some(background) = self.background.take() {
             background.thread().unpark();
+            if background.thread().id() == thread::current().id() {
+                // The last handle was a task's, and went when the task was woken. The thread ends
+                // when it is back.
+                return;
+            }
             // It panicked: its message is on standard error, and there is nothing left to stop.
             let _panicked = background.join();
         }

@@ -3,7 +3,7 @@
 use std::io;
 
 use dmaengine::lend;
-use netdma::{Conditions, Destination, ReceiveId, RecvError, RecvFlags, Request, Verdict};
+use netdma::{Conditions, Destination, ReceiveId, RecvFlags, Request, Verdict};
 use netstack::{Instant, SocketId};
 
 use super::TcpStream;
@@ -101,7 +101,9 @@ impl TcpStream {
             let conditions = waiting.conditions(&mut call);
             match call.core().peek(self.id, buffer, request, conditions) {
                 Verdict::Return(len) => return Ok(len),
-                Verdict::Fail(error) => return Err(errno_of(error, &mut call)),
+                Verdict::Fail(error) => {
+                    return Err(errno::of_recv(error, call.core().check_link()));
+                }
                 Verdict::Copying | Verdict::Wait => waiting.wait(&mut call, self.id),
             }
         }
@@ -117,7 +119,9 @@ impl TcpStream {
             let conditions = waiting.conditions(call);
             match call.core().check(*id, conditions) {
                 Verdict::Return(len) => return Ok(len),
-                Verdict::Fail(error) => return Err(errno_of(error, call)),
+                Verdict::Fail(error) => {
+                    return Err(errno::of_recv(error, call.core().check_link()));
+                }
                 Verdict::Copying if call.core().offload.is_engine_lost() => {
                     return Err(io::Error::other("the copy engine cannot be stopped"));
                 }
@@ -170,17 +174,6 @@ impl Waiting {
         if !self.interrupted {
             call.wait(Key::Socket(socket), self.deadline);
         }
-    }
-}
-
-/// Nothing was there. If the link is gone, that is why.
-fn errno_of(error: RecvError, call: &mut Call<'_>) -> io::Error {
-    match error {
-        RecvError::WouldBlock => {
-            call.core().check_link().err().unwrap_or_else(|| Errno::AGAIN.into())
-        }
-        RecvError::Interrupted => Errno::INTR.into(),
-        RecvError::Connection(error) => errno::of_connection(error).into(),
     }
 }
 
