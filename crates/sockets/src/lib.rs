@@ -41,6 +41,6 @@ pub use netdma::{Copybreak, RecvFlags};
 pub use netstack::PollFlags;
 pub use poll_set::{PollEvent, Trigger};
 pub use poller::{PollEvents, Pollable, Poller};
-pub use receive_ring::{Next, ReceiveRing, Received};
+pub use receive_ring::{ReceiveRing, Received, Recv};
 pub use stack::{Stack, Statistics};
 pub use stream::{SendFlags, TcpStream};

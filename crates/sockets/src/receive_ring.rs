@@ -49,7 +49,7 @@ use crate::{
 /// # }
 /// ```
 ///
-/// In a task, without any runtime's help: `while let Some(received) = ring.next().await? {..}`. While
+/// In a task, without any runtime's help: `while let Some(received) = ring.recv().await? {..}`. While
 /// tasks wait, and no thread is in a call, the stack's background thread drives it.
 ///
 /// # Every buffer comes back
@@ -57,7 +57,7 @@ use crate::{
 /// In the order in which they were posted, each once, whatever happens: filled; with the end of the
 /// stream or its error; with `ECANCELED` after [`cancel`](Self::cancel); with `ENOTCONN` if the stream
 /// was closed meanwhile. A buffer that has bytes comes back with them, and the error with the next.
-/// No future and no call owns a buffer: dropping [`next`](Self::next) loses nothing. Dropping the
+/// No future and no call owns a buffer: dropping [`recv`](Self::recv) loses nothing. Dropping the
 /// ring gives up its buffers and the bytes in them; they are freed when the last copy into them has
 /// ended. To lose no byte, cancel and take what comes back.
 pub struct ReceiveRing<B: DmaTarget = DmaBuf> {
@@ -138,7 +138,7 @@ impl<B: DmaTarget> ReceiveRing<B> {
     /// # Errors
     ///
     /// `WouldBlock` if it has not; otherwise as for [`wait`](Self::wait).
-    pub fn try_next(&mut self) -> io::Result<Option<Received<B>>> {
+    pub fn try_recv(&mut self) -> io::Result<Option<Received<B>>> {
         let Self { stack, socket, outstanding, .. } = self;
         let mut call = stack.call();
         call.turn();
@@ -185,17 +185,17 @@ impl<B: DmaTarget> ReceiveRing<B> {
     /// # Errors
     ///
     /// Its output fails if the engine has the buffer and cannot be stopped.
-    pub fn next(&mut self) -> Next<'_, B> {
-        Next { ring: self }
+    pub fn recv(&mut self) -> Recv<'_, B> {
+        Recv { ring: self }
     }
 
-    /// As polling [`next`](Self::next), for who implements a future or a stream of their own. Only
+    /// As polling [`recv`](Self::recv), for who implements a future or a stream of their own. Only
     /// the last task that polled is woken.
     ///
     /// # Errors
     ///
-    /// As for [`next`](Self::next).
-    pub fn poll_next(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Received<B>>>> {
+    /// As for [`recv`](Self::recv).
+    pub fn poll_recv(&mut self, context: &Context<'_>) -> Poll<io::Result<Option<Received<B>>>> {
         let Self { stack, socket, outstanding, task, .. } = self;
         let mut call = stack.call();
         call.turn();
@@ -283,28 +283,28 @@ impl<B: DmaTarget> Drop for ReceiveRing<B> {
     }
 }
 
-/// The future of [`ReceiveRing::next`]. It owns no buffer.
+/// The future of [`ReceiveRing::recv`]. It owns no buffer.
 #[must_use = "futures do nothing unless they are awaited"]
-pub struct Next<'a, B: DmaTarget> {
+pub struct Recv<'a, B: DmaTarget> {
     ring: &'a mut ReceiveRing<B>,
 }
 
-impl<B: DmaTarget> Future for Next<'_, B> {
+impl<B: DmaTarget> Future for Recv<'_, B> {
     type Output = io::Result<Option<Received<B>>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.ring.poll_next(context)
+        self.ring.poll_recv(context)
     }
 }
 
-impl<B: DmaTarget> Drop for Next<'_, B> {
+impl<B: DmaTarget> Drop for Recv<'_, B> {
     fn drop(&mut self) {
         self.ring.forget_task();
     }
 }
 
-impl<B: DmaTarget> fmt::Debug for Next<'_, B> {
+impl<B: DmaTarget> fmt::Debug for Recv<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").field("ring", &self.ring).finish_non_exhaustive()
+        f.debug_struct("Recv").field("ring", &self.ring).finish_non_exhaustive()
     }
 }

@@ -114,12 +114,12 @@ fn cancelled_buffers_come_back_with_what_they_have() {
     let early = ring.wait(Some(Duration::from_millis(20))).unwrap_err();
     assert_eq!(early.kind(), ErrorKind::WouldBlock);
     ring.cancel();
-    let first = ring.try_next().unwrap().expect("cancelled");
+    let first = ring.try_recv().unwrap().expect("cancelled");
     assert_eq!((first.result.unwrap(), &first.buffer[..3]), (3, &b"abc"[..]));
-    let second = ring.try_next().unwrap().expect("cancelled");
+    let second = ring.try_recv().unwrap().expect("cancelled");
     assert_eq!(second.result.unwrap_err().raw_os_error(), Some(125), "ECANCELED");
     assert_eq!(second.buffer.len(), 10);
-    assert!(ring.try_next().unwrap().is_none());
+    assert!(ring.try_recv().unwrap().is_none());
     // The stream goes on.
     client.write_all(b"def").unwrap();
     assert_eq!(stream.read(&mut [0; 10]).unwrap(), 3);
@@ -202,7 +202,7 @@ fn tasks_are_woken_while_no_thread_is_in_a_call() {
             .collect();
         let receive = |(stream, mut ring): (TcpStream, ReceiveRing<Vec<u8>>)| async move {
             let mut received = Vec::new();
-            while let Some(done) = ring.next().await.unwrap() {
+            while let Some(done) = ring.recv().await.unwrap() {
                 match done.result.unwrap() {
                     0 => break,
                     len => received.extend_from_slice(&done.buffer[..len]),
@@ -237,13 +237,13 @@ fn a_future_that_is_dropped_loses_nothing() {
     ring.post_with(vec![0; 6], RecvFlags::WAITALL);
     client.write_all(b"abc").unwrap();
     for _ in 0..3 {
-        let mut next = pin!(ring.next());
+        let mut next = pin!(ring.recv());
         assert!(next.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     client.write_all(b"def").unwrap();
-    let done = block_on(ring.next()).unwrap().expect("outstanding");
+    let done = block_on(ring.recv()).unwrap().expect("outstanding");
     assert_eq!(&done.buffer[..], b"abcdef");
-    assert!(block_on(ring.next()).unwrap().is_none());
+    assert!(block_on(ring.recv()).unwrap().is_none());
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_task_may_take_the_last_handle_with_it() {
     ring.post(vec![0; 10]);
     let task = Arc::new(Task(std::sync::Mutex::default()));
     let waker = Waker::from(Arc::clone(&task));
-    assert!(ring.poll_next(&Context::from_waker(&waker)).is_pending());
+    assert!(ring.poll_recv(&Context::from_waker(&waker)).is_pending());
     // The server's stack lives in these alone.
     *task.0.lock().unwrap() = Some(Box::new((ring, stream)));
     client.write_all(b"bytes that nobody will read").unwrap();
