@@ -270,6 +270,15 @@ impl TcpStream {
         call.core().tell_pollers(key, PollFlags::all());
         receive.into_iter().chain(send).collect::<Result<_, _>>().map_err(|_gone| not_connected())
     }
+
+    /// Closes at once, throws away what was not delivered, and resets the connection (`SO_LINGER`
+    /// with a time of 0).
+    pub fn abort(self) {
+        let mut call = self.stack.call();
+        let now = call.now();
+        call.core().stack.abort(now, self.id);
+        call.core().transmit(now);
+    }
 }
 
 impl Read for &TcpStream {
