@@ -232,7 +232,8 @@ impl Connection for KernelConnection {
             let (state, bytes) = tcp_info(&self.stream);
             let ended = !expected.end || !matches!(state, ESTABLISHED | FIN_WAIT_1 | 5);
             let reset = !expected.reset || state == CLOSE;
-            let both = !(expected.end && expected.our_end) || !matches!(state, LAST_ACK | CLOSING);
+            let closing = expected.end && expected.our_end;
+            let both = !closing || !matches!(state, LAST_ACK | CLOSING);
             // Who shut down both directions resets a peer that sends.
             (state == CLOSE || bytes >= expected.bytes) && ended && reset && both
         });
