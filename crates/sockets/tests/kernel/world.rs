@@ -310,6 +310,13 @@ impl Drop for OurConnection {
     }
 }
 
+/// Whether nothing is held back: on a busy machine acknowledgments may come so late that TCP thinks
+/// its packets lost, and slows down.
+fn is_sent(stream: &TcpStream) -> bool {
+    let info = stream.tcp_info().unwrap();
+    info.bytes_in_flight >= info.send_queue
+}
+
 impl Connection for OurConnection {
     fn peer_send(&self, bytes: &[u8], urgent: bool) -> Result<usize, i32> {
         let flags = if urgent { SendFlags::OOB } else { SendFlags::empty() };
@@ -374,7 +381,9 @@ impl Connection for OurConnection {
                 let _ = peer.poll();
             }
             let [client, server] = self.stacks.each_ref().map(|stack| stack.statistics().protocols);
-            client.frames_sent == server.frames_received
+            is_sent(self.stream())
+                && self.peer.lock().unwrap().as_ref().is_none_or(is_sent)
+                && client.frames_sent == server.frames_received
                 && server.frames_sent == client.frames_received
         });
     }
