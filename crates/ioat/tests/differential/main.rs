@@ -104,7 +104,7 @@ fn with_the_ioat_model() {
 
 #[test]
 fn with_an_engine_that_is_late_and_out_of_order() {
-    let plan = "delay@1/3:5,delay@1/20:3ops,reorder,poison,seed=1";
+    let plan = "delay@1/3:5,delay@1/300:3ops,reorder,poison,seed=1";
     let counters = compare("late", faulty(open(&EngineName::Cpu), plan));
     assert!(counters.bytes_by_engine > counters.bytes_by_cpu_total(), "{counters:?}");
 }

@@ -11,9 +11,10 @@ use crate::{
     script::{Buffer, Script},
 };
 
-/// Copies do not take virtual time, unless they take more than this of real time: then only the
-/// passing of time will end them.
+/// Copies do not take virtual time, unless they take more than this of real time and are looked at
+/// as often: then only the passing of time will end them.
 const ENGINE_PATIENCE: Duration = Duration::from_micros(300);
+const LOOKS: u32 = 1000;
 
 /// What is in a buffer before a call. It is never sent.
 const UNTOUCHED: u8 = 0xee;
@@ -90,6 +91,22 @@ impl World {
         }
         run.end();
         observed
+    }
+}
+
+struct Patience {
+    since: RealInstant,
+    looks: u32,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { since: RealInstant::now(), looks: 0 }
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.looks += 1;
+        self.looks > LOOKS && self.since.elapsed() > ENGINE_PATIENCE
     }
 }
 
@@ -195,10 +212,10 @@ impl Run<'_> {
         }
         let at = call % self.calls.len();
         let id = self.calls[at].id;
-        let mut since = RealInstant::now();
+        let mut patience = Patience::new();
         let verdict = loop {
             match self.offload.check(&mut self.cable.receiver, id, conditions) {
-                Verdict::Copying => self.wait_for_engine(&mut since),
+                Verdict::Copying => self.wait_for_engine(&mut patience),
                 verdict => break verdict,
             }
         };
@@ -221,13 +238,13 @@ impl Run<'_> {
     }
 
     /// Lets the engine go on. If it stands still, only time will end its copies.
-    fn wait_for_engine(&mut self, since: &mut RealInstant) {
+    fn wait_for_engine(&mut self, patience: &mut Patience) {
         assert!(!self.offload.is_engine_lost(), "a reset ends everything that was ordered");
-        if since.elapsed() > ENGINE_PATIENCE
+        if patience.is_over()
             && let Some(due) = self.offload.poll_timeout()
         {
             self.world.now = self.world.now.max(due);
-            *since = RealInstant::now();
+            *patience = Patience::new();
         }
         self.offload.reap(&mut self.cable.receiver, self.world.now, |_| {});
         std::thread::yield_now();
@@ -248,9 +265,9 @@ impl Run<'_> {
     fn end(mut self) {
         let now = self.world.now;
         self.cable.receiver.abort(now, self.cable.server);
-        let mut since = RealInstant::now();
+        let mut patience = Patience::new();
         while self.offload.poll_timeout().is_some() {
-            self.wait_for_engine(&mut since);
+            self.wait_for_engine(&mut patience);
         }
         drop(self.cable);
         // Nobody has a packet any more, but for those that a reset engine gave up.
