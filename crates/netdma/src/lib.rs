@@ -72,6 +72,7 @@
 
 #![forbid(unsafe_code)]
 
+mod copies;
 mod copybreak;
 mod counters;
 mod flags;
@@ -80,10 +81,11 @@ mod receive;
 mod recv;
 mod wake;
 
+pub use copies::{Engine, RxPacket, Tag};
 pub use copybreak::{Copybreak, ParseCopybreakError};
 pub use counters::{Counters, CpuCause};
 pub use flags::RecvFlags;
-pub use offload::{Engine, Offload, RxPacket, Tag};
+pub use offload::Offload;
 pub use receive::{Busy, Destination, Progress, ReceiveId};
 pub use recv::{Conditions, RecvError, Request, Verdict};
 pub use wake::WakeReason;
