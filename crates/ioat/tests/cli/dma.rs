@@ -23,12 +23,16 @@ fn devices_are_listed() {
                 "in_use",
                 "memcpy_count",
                 "bytes_transferred",
+                "usable",
+                "reasons",
+                "function",
             ],
         );
         assert_eq!((&row["engine"], &row["kind"]), (&engine.into(), &kind.into()));
         assert!(row["name"].as_str().unwrap().starts_with("dma"), "{row}");
         assert!(row["caps"].as_array().unwrap().contains(&"copy".into()), "{row}");
         assert_eq!((&row["in_use"], &row["memcpy_count"]), (&false.into(), &0.into()));
+        assert_eq!((&row["usable"], &row["function"]), (&true.into(), &().into()));
     }
     assert_eq!(rows[2]["version"], "3.2");
     let table = ioat(&["devices"]).output().unwrap();
@@ -82,6 +86,21 @@ fn every_engine_passes_dmatest() {
         let capabilities = capabilities(engine);
         assert!(["xor", "pq"].iter().all(|cap| capabilities.contains(&(*cap).to_owned())));
     }
+}
+
+#[test]
+fn every_version_of_the_model_passes_dmatest() {
+    for version in ["1.2", "2.0", "3.0", "3.2", "3.3", "3.4"] {
+        let engine = format!("ioat-model:{version}");
+        let rows = dmatest(&["--engine", &engine, "--iterations", "500"]);
+        assert_eq!(rows[0]["tests"], 500, "{version}");
+    }
+    for op in ["xor", "pq"] {
+        let rows = dmatest(&["--engine", "ioat-model:3.3", "--iterations", "500", "--op", op]);
+        assert_eq!(rows[0]["tests"], 500, "{op}");
+    }
+    let words = ["no version `3.1`", "3.3"];
+    refuses(&mut ioat(&["dmatest", "--engine", "ioat-model:3.1"]), USAGE, &words);
 }
 
 #[test]
