@@ -29,8 +29,15 @@ static FALLBACK: AtomicU64 = AtomicU64::new(0);
 static LAST: AtomicU64 = AtomicU64::new(0);
 
 /// The process that made something.
+///
+/// ```
+/// use dmaengine::fork::Owner;
+///
+/// let maker = Owner::current();
+/// assert!(maker.is_here());
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owner {
+pub struct Owner {
     /// The generation of the process that runs; 0 in a child that has none yet.
     word: &'static AtomicU64,
     generation: u64,
@@ -38,14 +45,16 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// The process that runs.
-    pub(crate) fn current() -> Self {
+    #[must_use]
+    pub fn current() -> Self {
         let word = word();
         Self { word, generation: generation(word) }
     }
 
     /// Whether the process that runs is the owner, and not a forked child of it.
     #[inline]
-    pub(crate) fn is_here(&self) -> bool {
+    #[must_use]
+    pub fn is_here(&self) -> bool {
         // Relaxed: nothing is published with it. A thread that has an `Owner` has seen its
         // generation, and a child begins with the zero.
         self.word.load(Ordering::Relaxed) == self.generation

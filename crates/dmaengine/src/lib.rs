@@ -92,7 +92,7 @@ mod copier;
 mod device;
 pub mod dmatest;
 mod engine;
-mod fork;
+pub mod fork;
 mod iova;
 mod layer;
 mod memory;

@@ -14,8 +14,8 @@ use std::{
 };
 
 use dmaengine::{
-    Arena, Capabilities, CpuDevice, DmaDevice, DmaTarget, LookupError, Queue, Registry,
-    RemovalError, SharedChannel, SharedError, Status, Stuck, SubmitError, ThreadsDevice,
+    Arena, Capabilities, CpuDevice, DmaDevice, DmaTarget, Flags, LookupError, Operation, Queue,
+    Registry, RemovalError, SharedChannel, SharedError, Status, Stuck, SubmitError, ThreadsDevice,
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
@@ -31,6 +31,7 @@ const LEN: usize = 16 << 20;
 fn main() {
     for (name, test) in [
         ("an operation in flight stays the parent's", in_flight as fn()),
+        ("bare channels and devices can be dropped", bare_ones_are_dropped),
         ("the parent's event is not taken", event_is_kept),
         ("locks that other threads hold are left alone", locks_are_left_alone),
         ("an arena is left alone", arena_is_left_alone),
@@ -172,6 +173,26 @@ fn own_channels() -> Found {
         check(copied, "the bytes of an own copy")?;
     }
     Ok(())
+}
+
+/// Those that no registry, and no queue, stands before.
+fn bare_ones_are_dropped() {
+    for device in engines() {
+        let mut channel = device.request_channel(0).unwrap();
+        let (source, mut target) = (vec![1u8; 64], vec![0u8; 64]);
+        let copy =
+            Operation::Memcpy { source: source.as_ptr(), target: target.as_mut_ptr(), len: 64 };
+        // SAFETY: both are used by nobody else until the channel has been dropped.
+        unsafe { channel.submit(&copy, Flags::empty()) }.unwrap();
+        channel.issue_pending();
+        let mut inherited = Some((channel, device));
+        in_child(|| {
+            drop(inherited.take());
+            Ok(())
+        });
+        drop(inherited);
+        assert!(target == source || target == [0; 64]);
+    }
 }
 
 fn event_is_kept() {

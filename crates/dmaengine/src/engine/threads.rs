@@ -25,6 +25,7 @@ use super::lanes::{Lane, Lanes};
 use crate::{
     Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind,
     MapError, Operation, RequestError, Stuck, SubmitError, Successes,
+    fork::Owner,
     software::{self, MAX_SEGMENTS, MAX_SOURCES},
 };
 
@@ -153,6 +154,8 @@ struct ThreadsChannel {
     event: Arc<OwnedFd>,
     /// A `terminate_sync` has not succeeded yet.
     stopping: bool,
+    /// Who has the thread: not a forked child.
+    owner: Owner,
     /// Last: the channel is free when the thread has ended.
     _lane: Lane,
 }
@@ -184,7 +187,8 @@ impl ThreadsChannel {
                 },
             );
         })?;
-        Ok(Self { info, ring, worker: Some(worker), event, stopping: false, _lane: lane })
+        let (worker, owner) = (Some(worker), Owner::current());
+        Ok(Self { info, ring, worker, event, stopping: false, owner, _lane: lane })
     }
 
     /// As `submit`, of what is no plain copy. Not inlined: a copy needs fewer registers, and none to
@@ -299,6 +303,11 @@ const fn cookie(position: u64) -> Cookie {
 
 impl Drop for ThreadsChannel {
     fn drop(&mut self) {
+        if !self.owner.is_here() {
+            // There is no thread to join.
+            std::mem::forget(self.worker.take());
+            return;
+        }
         self.ring.exit();
         self.unpark();
         if let Some(worker) = self.worker.take() {

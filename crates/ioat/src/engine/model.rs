@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::ManuallyDrop,
     os::fd::BorrowedFd,
     sync::{
         Arc, Mutex, PoisonError,
@@ -11,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dmaengine::{Arena, DmaDevice, Kind, MapError};
+use dmaengine::{Arena, DmaDevice, Kind, MapError, fork::Owner};
 use ioat_model::{
     InterruptStyle,
     config_space::VENDOR_ID,
@@ -73,10 +74,11 @@ pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, Open
         InterruptStyle::Intx => Interrupts::Intx,
     };
     let id = pci::Id { vendor: VENDOR_ID, device: config.model.version.device_id() };
-    let device = Device::start(config)?;
-    let bar = device.bar();
+    let device = ManuallyDrop::new(Device::start(config)?);
+    let (bar, owner) = (device.bar(), Owner::current());
     let platform = Arc::new(ModelPlatform {
         device,
+        owner,
         bar: bar.clone(),
         interrupts,
         arenas: Mutex::default(),
@@ -87,13 +89,30 @@ pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, Open
         kind: Kind::Model,
         id,
         numa_node: None,
-        bar: Arc::new(ModelBar(bar)),
+        bar: Arc::new(ModelBar { bar, owner }),
         platform,
     };
     Ok(Arc::new(IoatDevice::probe(resources, options)?))
 }
 
-struct ModelBar(Bar);
+/// The registers. To a forked child, which has no device behind them, the slot is empty: reads give
+/// all ones and writes are ignored. Nothing waits for a lock that a thread of its parent may have.
+struct ModelBar {
+    bar: Bar,
+    owner: Owner,
+}
+
+impl ModelBar {
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        if self.owner.is_here() { self.bar.read(offset, width) } else { u64::MAX }
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        if self.owner.is_here() {
+            self.bar.write(offset, width, value);
+        }
+    }
+}
 
 impl ioatdma::Bar for ModelBar {
     fn size(&self) -> u64 {
@@ -101,35 +120,35 @@ impl ioatdma::Bar for ModelBar {
     }
 
     fn read8(&self, offset: u64) -> u8 {
-        self.0.read(offset, Width::W8) as u8
+        self.read(offset, Width::W8) as u8
     }
 
     fn read16(&self, offset: u64) -> u16 {
-        self.0.read(offset, Width::W16) as u16
+        self.read(offset, Width::W16) as u16
     }
 
     fn read32(&self, offset: u64) -> u32 {
-        self.0.read(offset, Width::W32) as u32
+        self.read(offset, Width::W32) as u32
     }
 
     fn read64(&self, offset: u64) -> u64 {
-        self.0.read(offset, Width::W64)
+        self.read(offset, Width::W64)
     }
 
     fn write8(&self, offset: u64, value: u8) {
-        self.0.write(offset, Width::W8, value.into());
+        self.write(offset, Width::W8, value.into());
     }
 
     fn write16(&self, offset: u64, value: u16) {
-        self.0.write(offset, Width::W16, value.into());
+        self.write(offset, Width::W16, value.into());
     }
 
     fn write32(&self, offset: u64, value: u32) {
-        self.0.write(offset, Width::W32, value.into());
+        self.write(offset, Width::W32, value.into());
     }
 
     fn write64(&self, offset: u64, value: u64) {
-        self.0.write(offset, Width::W64, value);
+        self.write(offset, Width::W64, value);
     }
 
     fn delay(&self, duration: Duration) {
@@ -146,8 +165,11 @@ impl ioatdma::Bar for ModelBar {
 }
 
 struct ModelPlatform {
-    // Before the arenas: dropped first, so the device is gone when their memory goes.
-    device: Device,
+    /// Dropped in `drop`, before the arenas, so that it is gone when their memory goes; but not in a
+    /// forked child, where there is no thread of its to join.
+    device: ManuallyDrop<Device>,
+    /// Who has the device.
+    owner: Owner,
     bar: Bar,
     interrupts: Interrupts,
     /// What the device can reach.
@@ -155,10 +177,22 @@ struct ModelPlatform {
     next_iova: AtomicU64,
 }
 
+impl Drop for ModelPlatform {
+    fn drop(&mut self) {
+        if self.owner.is_here() {
+            // SAFETY: dropped here and nowhere else, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.device) };
+        }
+    }
+}
+
 // SAFETY: `map` maps exactly the arena, at IOVAs that nothing else has, and keeps a handle that is
 // dropped after the device.
 unsafe impl Platform for ModelPlatform {
     fn map(&self, arena: &Arena) -> Result<u64, MapError> {
+        if !self.owner.is_here() {
+            return Err(MapError::System(io::ErrorKind::NotFound.into()));
+        }
         let size = (arena.len() as u64).next_multiple_of(IOVA_GAP) + IOVA_GAP;
         // Relaxed: only the numbers must differ.
         let iova = self.next_iova.fetch_add(size, Ordering::Relaxed);
@@ -184,7 +218,8 @@ unsafe impl Platform for ModelPlatform {
 
     fn unmask(&self) {
         // As an interrupt controller does it: a line that is still high interrupts again.
-        if self.bar.intx()
+        if self.owner.is_here()
+            && self.bar.intx()
             && let Some(vector) = self.bar.interrupt(0)
         {
             // It fails only if the counter is full, and then the file is readable already.
@@ -195,23 +230,27 @@ unsafe impl Platform for ModelPlatform {
     // The model's MSI-X table is for others: its vectors are eventfds, which no reset takes away.
 
     fn config_read32(&self, offset: u16) -> u32 {
-        let mut bytes = [0; 4];
-        self.bar.config_read(offset.into(), &mut bytes);
+        let mut bytes = [0xff; 4];
+        if self.owner.is_here() {
+            self.bar.config_read(offset.into(), &mut bytes);
+        }
         u32::from_le_bytes(bytes)
     }
 
     fn config_write32(&self, offset: u16, value: u32) {
-        self.bar.config_write(offset.into(), &value.to_le_bytes());
+        if self.owner.is_here() {
+            self.bar.config_write(offset.into(), &value.to_le_bytes());
+        }
     }
 
     fn cpu_time(&self) -> Option<Duration> {
-        self.device.cpu_time().ok()
+        self.owner.is_here().then(|| self.device.cpu_time().ok())?
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dmaengine::{DmaBuf, Queue, Status};
+    use dmaengine::{DmaBuf, Flags, Operation, Queue, Status, conformance::in_child};
 
     use super::*;
 
@@ -235,5 +274,33 @@ mod tests {
         let copied = copied.expect("one");
         assert_eq!(copied.status, Status::Success);
         assert!(copied.target.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_forked_child_can_drop_it() {
+        let device = open(Config::default(), Options::default()).expect("a thread");
+        let arena = Arena::new(1 << 20).expect("memory");
+        device.map(&arena).expect("room");
+        let mut channel = device.request_channel(0).expect("free");
+        // Long enough for the device to be at work, and to have its lock, when the child is forked.
+        let (source, mut target) = (arena.alloc(1 << 18), arena.alloc(1 << 18));
+        let (source, target) = (source.expect("room"), target.as_mut().expect("room"));
+        let (source, target) = (source.as_ptr(), target.as_mut_ptr());
+        for _ in 0..4 {
+            let copy = Operation::Memcpy { source, target, len: 1 << 18 };
+            // SAFETY: the buffers are used by nobody else until the channel has been stopped.
+            unsafe { channel.submit(&copy, Flags::empty()) }.expect("room");
+        }
+        channel.issue_pending();
+        let mut inherited = Some((channel, device));
+        assert!(in_child(|| {
+            let Some((channel, device)) = inherited.take() else { return false };
+            let is_gone = device.cpu_time().is_none();
+            drop((channel, device));
+            is_gone
+        }));
+        let (mut channel, device) = inherited.expect("the child has another");
+        channel.terminate_sync(Duration::from_secs(20)).expect("the device is here");
+        assert!(device.cpu_time().is_some());
     }
 }
