@@ -1,6 +1,8 @@
-use std::{fmt::Debug, os::fd::BorrowedFd, time::Duration};
+use std::{fmt::Debug, os::fd::BorrowedFd, sync::Arc, time::Duration};
 
-use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, OperationKind, Successes};
+use crate::{
+    ChannelInfo, Completion, Cookie, FallbackStats, Flags, Operation, OperationKind, Successes,
+};
 
 /// Why an operation was not submitted. Nothing of it was shown to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -178,6 +180,12 @@ pub unsafe trait DmaChannel: Send + Debug {
     /// The file descriptor that becomes readable when an armed event fires; `None` if the channel
     /// has no interrupts. [`arm`](Self::arm) clears it.
     fn event(&self) -> Option<BorrowedFd<'_>>;
+
+    /// What the [`Fallback`](crate::Fallback) over the engine has done, if there is one in this
+    /// channel; layers pass the question on.
+    fn fallback_stats(&self) -> Option<&Arc<FallbackStats>> {
+        None
+    }
 
     /// Stops the engine, proves it idle and makes the channel usable again, within `timeout`.
     /// Operations that had not ended are reported by the next [`poll`](Self::poll) as

@@ -35,7 +35,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Arena, Capabilities, ChannelInfo, DmaDevice, MapError, RequestError, Snapshot};
+use crate::{
+    Arena, Capabilities, ChannelInfo, DmaDevice, FallbackStats, MapError, RequestError, Snapshot,
+};
 
 mod balance;
 mod error;
@@ -306,6 +308,28 @@ impl Registry {
         self.inner.lock().map_or_else(Vec::new, |state| state.list())
     }
 
+    /// What the [`Fallback`](crate::Fallback) over the channel `name` has done since its last user
+    /// got it: the device has that layer, or the user has put it over the channel
+    /// ([`Channel::layered`]). `None` if there is no such channel, or has been no such layer. What a
+    /// user left stays until the next comes.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use dmaengine::{CpuDevice, Fallback, Queue, Registry};
+    ///
+    /// let registry = Registry::new();
+    /// registry.register(Arc::new(CpuDevice::new(1)));
+    /// let mut queue = Queue::new(registry.request("dma0chan0")?.layered(&Fallback::default()));
+    /// queue.copy(vec![7; 100], vec![0; 100], ()).map_err(|refused| refused.error)?;
+    /// queue.wait(Duration::from_secs(5), |done| assert_eq!(done.target, [7; 100]))?;
+    /// assert_eq!(registry.fallback_stats("dma0chan0").map(|stats| stats.resets()), Some(0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn fallback_stats(&self, name: &str) -> Option<Arc<FallbackStats>> {
+        self.inner.lock()?.entry(ChannelName::parse(name)?)?.fallback.clone()
+    }
+
     /// The processor time that the own threads of all engines have used so far.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
@@ -325,6 +349,7 @@ impl Registry {
             return Err(refused(RequestError::InUse));
         }
         entry.usage = Usage::exclusive();
+        entry.fallback = None;
         let stats = Arc::clone(&entry.stats);
         let removing = Arc::clone(&registered.removing);
         let device = Arc::clone(&registered.device);

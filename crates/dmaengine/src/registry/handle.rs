@@ -11,8 +11,8 @@ use std::{
 
 use super::lease::Lease;
 use crate::{
-    ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, Flags, Layer, Operation,
-    OperationKind, Stuck, SubmitError, Successes, fork::Owner, stats::Meter,
+    ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, FallbackStats, Flags, Layer,
+    Operation, OperationKind, Stuck, SubmitError, Successes, fork::Owner, stats::Meter,
 };
 
 /// A channel that a client has, with its name and counters. A [`Queue`](crate::Queue) is made of
@@ -43,7 +43,7 @@ pub struct Channel {
     removing: Arc<AtomicBool>,
     /// After `raw`: fields are dropped in order and after `drop`, so the channel is free when its
     /// driver has let go.
-    _lease: Option<Lease>,
+    lease: Option<Lease>,
 }
 
 impl Channel {
@@ -57,7 +57,9 @@ impl Channel {
     ) -> Self {
         let meter = Meter::new(stats, raw.info().ring_size);
         let raw = ManuallyDrop::new(raw);
-        Self { raw, name, meter, owner: Owner::current(), removing, _lease: lease }
+        let channel = Self { raw, name, meter, owner: Owner::current(), removing, lease };
+        channel.tell_fallback_stats();
+        channel
     }
 
     /// The channel's name, `dma<N>chan<M>`.
@@ -103,8 +105,16 @@ impl Channel {
         let raw = unsafe { ManuallyDrop::take(&mut channel.raw) };
         channel.raw = ManuallyDrop::new(layer.wrap(raw));
         let mut channel = ManuallyDrop::into_inner(channel);
+        channel.tell_fallback_stats();
         channel.meter = Meter::new(Arc::clone(channel.stats()), channel.info().ring_size);
         channel
+    }
+
+    /// Tells the registry where to find them.
+    fn tell_fallback_stats(&self) {
+        if let (Some(lease), Some(stats)) = (&self.lease, self.raw.fallback_stats()) {
+            lease.tell_fallback_stats(stats);
+        }
     }
 
     /// Counts an operation that was submitted; `depth` are now in flight.
@@ -185,6 +195,10 @@ unsafe impl DmaChannel for Channel {
 
     fn event(&self) -> Option<BorrowedFd<'_>> {
         if self.is_forked() { None } else { self.raw.event() }
+    }
+
+    fn fallback_stats(&self) -> Option<&Arc<FallbackStats>> {
+        self.raw.fallback_stats()
     }
 
     fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {

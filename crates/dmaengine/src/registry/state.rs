@@ -19,7 +19,7 @@ use super::{
     name::ChannelName,
     shared::Core,
 };
-use crate::{Capabilities, ChannelInfo, ChannelStats, DmaDevice, fork::Owner};
+use crate::{Capabilities, ChannelInfo, ChannelStats, DmaDevice, FallbackStats, fork::Owner};
 
 /// A registry, as its channels know it.
 ///
@@ -57,6 +57,8 @@ pub(super) struct Registered {
 pub(super) struct Entry {
     pub(super) info: ChannelInfo,
     pub(super) stats: Arc<ChannelStats>,
+    /// Of its last user, if there was a layer that has some.
+    pub(super) fallback: Option<Arc<FallbackStats>>,
     pub(super) usage: Usage,
     /// It did not open when it was to be shared: left out until somebody has had it alone.
     pub(super) defective: bool,
@@ -236,6 +238,7 @@ fn open_later(
     let registered = devices.get_mut(&name.device).expect("a candidate's device is registered");
     let entry = &mut registered.channels[name.channel];
     entry.usage = Usage::Shared;
+    entry.fallback = None;
     let lease = Lease::new(Arc::clone(registry), name);
     let (device, removing) = (&registered.device, &registered.removing);
     Arc::new(Core::new(lease, Arc::clone(device), Arc::clone(&entry.stats), Arc::clone(removing)))
@@ -246,6 +249,7 @@ impl Registered {
         let channels = device.channels().iter().map(|info| Entry {
             info: info.clone(),
             stats: Arc::default(),
+            fallback: None,
             usage: Usage::Free,
             defective: false,
         });

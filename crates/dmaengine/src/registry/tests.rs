@@ -4,7 +4,7 @@ use std::sync::{
 };
 
 use super::*;
-use crate::{CpuDevice, Queue, Status, SubmitError};
+use crate::{CpuDevice, Fallback, FallbackCause, Layered, Queue, Split, Status, SubmitError};
 
 mod puppet;
 mod removal;
@@ -224,4 +224,47 @@ fn requests_shared_use_and_removal_at_the_same_time() {
         let expected = if device == lasting { &all[..1] } else { &all[..] };
         assert_eq!(steps, expected);
     }
+}
+
+#[test]
+fn fallback_stats_are_found_by_name() {
+    /// A copy that the engine can do, and so many fills, which it cannot.
+    fn work(channel: impl Into<Channel>, fills: usize) {
+        let mut queue = Queue::new(channel);
+        queue.copy(vec![7u8; 100], vec![0u8; 100], ()).unwrap();
+        for _ in 0..fills {
+            queue.fill(7, vec![0u8; 100], ()).unwrap();
+        }
+        queue.wait(LONG, |done| assert_eq!(done.status, Status::Success)).unwrap();
+    }
+
+    let registry = Registry::new();
+    let device = || Puppet::device(&[Puppet::info(Capabilities::MEMCPY)]).0;
+    registry.register(device());
+    let layered = Arc::new(Layered::new(device(), Fallback::default()));
+    registry.register(Arc::new(Layered::new(layered, Split::default())));
+    let unsupported = |name: &str| {
+        let stats = registry.fallback_stats(name)?;
+        Some(stats.operations(FallbackCause::Unsupported))
+    };
+
+    for name in ["dma0chan0", "dma1chan0", "dma2chan0", "chan"] {
+        assert_eq!(unsupported(name), None, "{name}");
+    }
+    // The device has the layer, with another over it.
+    work(registry.request("dma1chan0").unwrap(), 2);
+    assert_eq!(unsupported("dma1chan0"), Some(2), "of the last user, who is gone");
+    let next = registry.request("dma1chan0").unwrap();
+    assert_eq!(unsupported("dma1chan0"), Some(0));
+    drop(next);
+    // The user puts it over the channel.
+    let plain = registry.request("dma0chan0").unwrap();
+    assert_eq!(unsupported("dma0chan0"), None);
+    work(plain.layered(&Fallback::default()), 3);
+    assert_eq!(unsupported("dma0chan0"), Some(3));
+    drop(registry.request("dma0chan0").unwrap());
+    assert_eq!(unsupported("dma0chan0"), None, "the next has none");
+    // Several share it.
+    let shared = registry.find_channel(Capabilities::MEMSET).unwrap();
+    assert_eq!((shared.name().as_deref(), unsupported("dma1chan0")), (Some("dma1chan0"), Some(0)));
 }

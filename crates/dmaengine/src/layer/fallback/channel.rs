@@ -397,6 +397,10 @@ unsafe impl DmaChannel for FallbackChannel {
         self.wake.as_ref().map(Wake::event).or_else(|| self.engine.event())
     }
 
+    fn fallback_stats(&self) -> Option<&Arc<FallbackStats>> {
+        Some(&self.stats)
+    }
+
     fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {
         if let Err(stuck) = self.engine.terminate_sync(timeout) {
             let retry = self.reset.map_or(self.timeout, |reset| reset.retry);

@@ -22,6 +22,7 @@ use std::{
     ops::Range,
     os::fd::BorrowedFd,
     ptr::NonNull,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -31,9 +32,9 @@ use super::{
     plan::{Delay, Fault, FaultPlan, Fences},
 };
 use crate::{
-    Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, FallbackCause, Flags, Operation,
-    OperationKind, Ordering, Status, Stuck, SubmitError, layer::passed::Passed, random::SplitMix64,
-    software::Descriptor,
+    Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, FallbackCause, FallbackStats, Flags,
+    Operation, OperationKind, Ordering, Status, Stuck, SubmitError, layer::passed::Passed,
+    random::SplitMix64, software::Descriptor,
 };
 
 /// A delay in later operations ends after so many polls in any case: the client may wait for this
@@ -625,6 +626,10 @@ unsafe impl DmaChannel for FaultsChannel {
     fn event(&self) -> Option<BorrowedFd<'_>> {
         let has_event = self.info.capabilities.contains(Capabilities::INTERRUPT);
         self.below.event().filter(|_| has_event)
+    }
+
+    fn fallback_stats(&self) -> Option<&Arc<FallbackStats>> {
+        self.below.fallback_stats()
     }
 
     fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {

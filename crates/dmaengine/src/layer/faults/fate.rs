@@ -130,6 +130,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "long, and nothing unsafe")]
     fn chance_is_the_seeds_and_as_frequent_as_asked_for() {
         let lose = [(When::one_in(10), Fault::Lose)];
         let struck = fates(&lose, 5, 10_000);

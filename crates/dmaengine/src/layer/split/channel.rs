@@ -14,8 +14,8 @@ use super::{
     shares::Shares,
 };
 use crate::{
-    ChannelInfo, Completion, Cookie, DmaChannel, FallbackCause, Flags, Operation, Ordering, Status,
-    Stuck, SubmitError, layer::passed::Passed, software,
+    ChannelInfo, Completion, Cookie, DmaChannel, FallbackCause, FallbackStats, Flags, Operation,
+    Ordering, Status, Stuck, SubmitError, layer::passed::Passed, software,
 };
 
 /// Bytes that the CPU copies between two looks at the engine: some microseconds' worth.
@@ -487,6 +487,10 @@ unsafe impl DmaChannel for SplitChannel {
 
     fn event(&self) -> Option<BorrowedFd<'_>> {
         self.below.event()
+    }
+
+    fn fallback_stats(&self) -> Option<&Arc<FallbackStats>> {
+        self.below.fallback_stats()
     }
 
     fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {

@@ -195,6 +195,9 @@ impl Core {
                 // Empty: there is one channel, and it is opened once.
                 let _ = self.event.set(event);
             }
+            if let Some(stats) = raw.fallback_stats() {
+                self.lease.tell_fallback_stats(stats);
+            }
             let (stats, removing) = (Arc::clone(&self.stats), Arc::clone(&self.removing));
             let channel = Channel::new(raw, self.name().to_string(), stats, removing, None);
             line.channel = Some(channel);
