@@ -3,6 +3,7 @@
 //! Both are lists of commands, printed as they run, so that any of them can be repeated by hand.
 
 mod callgrind;
+mod miri;
 mod packages;
 mod vm;
 
@@ -21,6 +22,8 @@ Commands:
               the counts of `callgrind`, and the guests of `vm`
   check       Formatting, lints and documentation, with warnings as errors
   callgrind   Instructions that the I/OAT driver takes; fails where they are more than allowed
+  miri        Unit tests of dmaengine under Miri, those that it can follow (TEST...: those of that
+              name only); needs a nightly toolchain, and is no part of `test`
   vm          Stock Linux guests on the device model, one for each version (--version V: that one
               only), and our driver in them over VFIO; needs root
 
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["check"] => check(),
         ["callgrind"] => callgrind::run(),
+        ["miri", ref filters @ ..] => miri::run(filters),
         ["vm", ref arguments @ ..] => vm::run(arguments),
         // Not for people: the first process of a guest.
         ["vm-guest", version] => return vm::guest(version),
@@ -88,15 +92,21 @@ fn check() -> Result<(), Failed> {
 
 /// Runs `cargo` at the workspace's root.
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), Failed> {
+    run_shown(cargo_command().args(arguments).envs(variables.iter().copied()))
+}
+
+/// Runs a command, and prints it as it can be typed again.
+fn run_shown(command: &mut Command) -> Result<(), Failed> {
+    let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
     let mut shown: Vec<String> =
-        variables.iter().map(|(name, value)| format!("{name}='{value}'")).collect();
-    shown.push("cargo".into());
-    shown.extend(arguments.iter().map(ToString::to_string));
+        set.map(|(name, value)| format!("{}='{}'", name.display(), value.display())).collect();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    shown.push(program.display().to_string());
+    shown.extend(command.get_args().map(|argument| argument.display().to_string()));
     let shown = shown.join(" ");
     println!("xtask: {shown}");
     let started = Instant::now();
-    let status = cargo_command().args(arguments).envs(variables.iter().copied()).status();
-    match status {
+    match command.status() {
         Ok(status) if status.success() => {
             println!("xtask: passed in {:.1} s: {shown}", started.elapsed().as_secs_f64());
             Ok(())
