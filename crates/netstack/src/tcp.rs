@@ -43,9 +43,10 @@ pub(crate) mod test_buffer;
 mod time_wait;
 mod timer_heap;
 mod timestamps;
+mod urgent;
 
 pub use error::{
-    ConnectError, ConnectState, ConnectionError, ListenError, ReceiveStatus, SendError,
+    ConnectError, ConnectState, ConnectionError, ListenError, ReceiveStatus, SendError, UrgentError,
 };
 pub use info::{TcpInfo, TcpState};
 
@@ -266,6 +267,9 @@ impl<B: PacketBuffer> Tcp<B> {
         if socket.shut_down {
             connection.close();
         }
+        if socket.receive_shut_down {
+            connection.shut_down_receive();
+        }
         socket.phase = Phase::Synchronized(Box::new(connection));
         socket.connected = true;
         socket.changes |= Readiness::CONNECTED | Readiness::WRITABLE;
@@ -293,10 +297,13 @@ impl<B: PacketBuffer> Tcp<B> {
         effects: Effects,
         statistics: &mut TcpStatistics,
     ) -> Result<(), Dropped> {
-        let Effects { readable, peer_closed, acknowledged, end } = effects;
+        let Effects { readable, urgent, peer_closed, acknowledged, end } = effects;
         let Some(socket) = self.sockets.get_mut(key) else { return Ok(()) };
         if readable {
             socket.changes |= Readiness::READABLE;
+        }
+        if urgent {
+            socket.changes |= Readiness::URGENT;
         }
         if peer_closed {
             socket.peer_closed = true;
@@ -340,7 +347,11 @@ impl<B: PacketBuffer> Tcp<B> {
                     statistics.failed_opens += 1;
                 }
             }
-            End::Closed | End::Reset(_) => {}
+            End::Reset(_) => {
+                socket.error = Some(ConnectionError::Reset);
+                socket.changes |= Readiness::ERROR;
+            }
+            End::Closed => {}
         }
         socket.phase = next;
         socket.changes |= Readiness::CLOSED;

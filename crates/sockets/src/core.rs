@@ -12,10 +12,16 @@ use std::{
 };
 
 use netdev::Link;
-use netdma::{Offload, ReceiveId, RxPacket};
+use netdma::{Conditions, Destination, Offload, ReceiveId, Request, RxPacket, Verdict};
 use netstack::{Event, Instant, ListenerId, Readiness, RxMeta, SocketId, TxMeta};
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
+
+pub(crate) use crate::tasks::TaskId;
+use crate::{
+    pollers::{Pollers, flags_of},
+    tasks::Tasks,
+};
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
 /// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
@@ -29,11 +35,16 @@ const SERVE_BYTES: usize = 64 * 1024;
 const MAX_FRAMES: usize = 32;
 
 /// What a thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Socket(SocketId),
     Listener(ListenerId),
+    Poller(PollerId),
 }
+
+/// Names a poller. Ids are not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PollerId(pub(crate) u64);
 
 /// A thread that waits while another one drives.
 #[derive(Debug, Default)]
@@ -41,6 +52,21 @@ pub(crate) struct Waiter {
     pub(crate) condvar: Condvar,
     /// Set under the shard's lock, with the notification.
     pub(crate) woken: AtomicBool,
+    /// The thread's next wait, or the one it is in, is to end.
+    interrupted: AtomicBool,
+}
+
+impl Waiter {
+    pub(crate) fn interrupt(&self) {
+        // Release: what the caller did before is seen by the call that ends.
+        self.interrupted.store(true, Ordering::Release);
+    }
+
+    /// Whether the thread was interrupted since it was last asked.
+    pub(crate) fn take_interruption(&self) -> bool {
+        // Relaxed first, as this is looked at before every wait. Acquire: pairs with `interrupt`.
+        self.interrupted.load(Ordering::Relaxed) && self.interrupted.swap(false, Ordering::Acquire)
+    }
 }
 
 /// Who drives the shard.
@@ -77,6 +103,12 @@ impl Kicks {
         Ok(Self { program: event()?, background: event()? })
     }
 
+    /// Wakes a driver of either role. What a signal handler may do.
+    pub(crate) fn kick_all(&self) {
+        Self::kick(&self.program);
+        Self::kick(&self.background);
+    }
+
     fn kick(fd: &OwnedFd) {
         // The counter is full only if it was never read: then the driver is awake already.
         let _full = rustix::io::write(fd, &1u64.to_ne_bytes());
@@ -94,16 +126,16 @@ pub(crate) struct Core {
     pub(crate) sleeping_background: Option<Thread>,
     link: Box<dyn Link>,
     /// Why the link is gone, once it is.
-    link_failure: Option<(io::ErrorKind, String)>,
+    pub(crate) link_failure: Option<(io::ErrorKind, String)>,
     /// Where a frame is composed before it is sent.
     frame: Box<[u8]>,
     /// Frames taken at once, so that they hold about [`SERVE_BYTES`].
     frames_at_once: usize,
-    /// Receive calls in progress: at most one for a socket.
-    receives: Vec<(SocketId, ReceiveId)>,
-    waiting: Vec<(Key, Arc<Waiter>)>,
-    /// Sockets whose copies have all ended, for the length of [`Core::reap`].
+    pub(crate) waiting: Vec<(Key, Arc<Waiter>)>,
+    pub(crate) pollers: Pollers,
+    /// Sockets whose readers are to be woken, for the length of [`Core::wake_readers`].
     idle: Vec<SocketId>,
+    tasks: Tasks,
 }
 
 impl Core {
@@ -125,9 +157,10 @@ impl Core {
             link_failure: None,
             frame,
             frames_at_once: 1,
-            receives: Vec::new(),
             waiting: Vec::new(),
+            pollers: Pollers::default(),
             idle: Vec::new(),
+            tasks: Tasks::default(),
         }
     }
 
@@ -154,9 +187,11 @@ impl Core {
     pub(crate) fn turn(&mut self, now: Instant) -> bool {
         let mut worked = false;
         let mut bytes = 0;
+        let mut at_hand = true;
         while bytes < TURN_BYTES {
             let received = self.receive_frames(now);
             if received.frames == 0 {
+                at_hand = false;
                 break;
             }
             worked = true;
@@ -170,6 +205,9 @@ impl Core {
         }
         worked |= self.reap(now);
         self.dispatch(now);
+        if !at_hand {
+            worked |= self.settle();
+        }
         self.transmit(now);
         worked
     }
@@ -189,6 +227,7 @@ impl Core {
             Ok(frames) => frames,
             Err(error) => {
                 *link_failure = Some((io::ErrorKind::NetworkDown, error.to_string()));
+                self.pollers.on_event_for_all();
                 self.wake_all();
                 0
             }
@@ -199,33 +238,40 @@ impl Core {
         Received { frames, bytes }
     }
 
-    /// Serves the receives whose sockets became readable, then wakes who waits.
+    /// Serves the receives whose sockets became readable or are over, then wakes who waits.
     fn dispatch(&mut self, now: Instant) {
         while let Some(event) = self.stack.poll_event() {
-            let key = match event {
-                Event::Acceptable(listener) => Key::Listener(listener),
+            let (key, wakes) = match event {
+                Event::Acceptable(listener) => (Key::Listener(listener), true),
                 Event::Socket { id, ready } => {
-                    if ready.contains(Readiness::READABLE) {
-                        self.serve(now, id);
-                    }
-                    Key::Socket(id)
+                    // What came for a reader that had better sleep on wakes nobody.
+                    let served = self.offload.serve(&mut self.stack, now, id);
+                    (Key::Socket(id), served || ready != Readiness::READABLE)
                 }
             };
-            self.wake(key);
-        }
-    }
-
-    fn serve(&mut self, now: Instant, socket: SocketId) {
-        if let Some(&(_, receive)) = self.receives.iter().find(|(id, _)| *id == socket) {
-            self.offload.serve(&mut self.stack, now, receive);
+            if wakes {
+                self.wake(key);
+            }
+            self.tell_pollers(key, flags_of(event));
         }
     }
 
     /// Collects ended copies and wakes the calls that waited for the last of theirs. Returns
-    /// whether a call's copies have all ended.
+    /// whether there is one.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
         let Self { offload, stack, idle, .. } = self;
         offload.reap(stack, now, |socket| idle.push(socket));
+        self.wake_readers()
+    }
+
+    /// Nothing more is at hand: wakes the calls that have enough. Returns whether there is one.
+    fn settle(&mut self) -> bool {
+        let Self { offload, idle, .. } = self;
+        offload.settle(|socket| idle.push(socket));
+        self.wake_readers()
+    }
+
+    fn wake_readers(&mut self) -> bool {
         let any = !self.idle.is_empty();
         while let Some(socket) = self.idle.pop() {
             self.wake(Key::Socket(socket));
@@ -256,33 +302,39 @@ impl Core {
         .min()
     }
 
-    /// Whether a receive call for `socket` is in progress.
-    pub(crate) fn is_receiving(&self, socket: SocketId) -> bool {
-        self.receives.iter().any(|(id, _)| *id == socket)
-    }
-
     /// Posts a receive and serves it from what is queued.
     pub(crate) fn post(
         &mut self,
         now: Instant,
         socket: SocketId,
-        target: dmaengine::Target,
+        destination: impl Into<Destination>,
+        request: Request,
     ) -> ReceiveId {
-        let receive = self.offload.post(socket, target);
-        self.receives.push((socket, receive));
-        self.offload.serve(&mut self.stack, now, receive);
+        let receive = self.offload.post(socket, destination, request);
+        self.offload.serve(&mut self.stack, now, socket);
+        self.offload.settle_one(receive);
         receive
     }
 
-    /// Ends a receive call that has no copy in flight.
-    pub(crate) fn withdraw(&mut self, receive: ReceiveId) -> Result<usize, netdma::Busy> {
-        let taken = self.offload.withdraw(receive)?;
-        if let Some(position) = self.receives.iter().position(|(_, id)| *id == receive) {
-            let (socket, _) = self.receives.swap_remove(position);
-            // Another call on the same socket may be waiting for its turn.
-            self.wake(Key::Socket(socket));
-        }
-        Ok(taken)
+    /// What a receive call does next.
+    pub(crate) fn check(&mut self, receive: ReceiveId, conditions: Conditions) -> Verdict {
+        self.offload.check(&mut self.stack, receive, conditions)
+    }
+
+    /// What a call that looks at received bytes does next.
+    pub(crate) fn peek(
+        &mut self,
+        socket: SocketId,
+        buffer: &mut [u8],
+        request: Request,
+        conditions: Conditions,
+    ) -> Verdict {
+        self.offload.peek(&mut self.stack, socket, buffer, request, conditions)
+    }
+
+    /// The tasks that wait.
+    pub(crate) const fn tasks(&mut self) -> &mut Tasks {
+        &mut self.tasks
     }
 
     pub(crate) fn start_waiting(&mut self, key: Key, waiter: &Arc<Waiter>) {
@@ -297,11 +349,20 @@ impl Core {
 
     /// Wakes who waits for `key`, the driver included.
     pub(crate) fn wake(&mut self, key: Key) {
-        for (_, waiter) in self.waiting.iter().filter(|(other, _)| *other == key) {
-            notify(waiter);
-        }
+        notify_all(&self.waiting, key);
+        self.tasks.wake(key);
         if self.asleep.is_some_and(|driver| driver.key == Some(key)) {
             self.kick_driver();
+        }
+    }
+
+    /// Wakes the threads that were interrupted, but for the driver, which looks for itself.
+    pub(crate) fn wake_interrupted(&self) {
+        for (_, waiter) in &self.waiting {
+            // Relaxed: the thread itself takes it.
+            if waiter.interrupted.load(Ordering::Relaxed) {
+                notify(waiter);
+            }
         }
     }
 
@@ -309,6 +370,7 @@ impl Core {
         for (_, waiter) in &self.waiting {
             notify(waiter);
         }
+        self.tasks.wake_all();
         self.kick_driver();
     }
 
@@ -372,6 +434,12 @@ fn tx_info(meta: TxMeta) -> netdev::TxInfo {
             size: short(gso.segment_size),
             header_len: short(gso.header_len),
         }),
+    }
+}
+
+pub(crate) fn notify_all(waiting: &[(Key, Arc<Waiter>)], key: Key) {
+    for (_, waiter) in waiting.iter().filter(|(other, _)| *other == key) {
+        notify(waiter);
     }
 }
 

@@ -15,9 +15,11 @@ use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Waker,
+    thread::Thread,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use netstack::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, Waiter};
+use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, PollerId, TaskId, Waiter};
 
 /// What all threads of a shard share.
 pub(crate) struct Shared {
@@ -39,6 +41,15 @@ pub(crate) struct Shared {
     pub(crate) turns: AtomicU64,
     /// The last handle is gone.
     pub(crate) closing: AtomicBool,
+    /// A thread was interrupted, and the driver has not looked which.
+    interruption: AtomicBool,
+    /// How many wait for the stack outside of its calls: then the background thread drives whenever
+    /// no call does.
+    watchers: AtomicUsize,
+    /// A task waits, which is the same.
+    has_tasks: AtomicBool,
+    /// The thread that then drives.
+    pub(crate) background: OnceLock<Thread>,
 }
 
 impl Shared {
@@ -52,6 +63,10 @@ impl Shared {
             epoch: std::time::Instant::now(),
             turns: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            interruption: AtomicBool::new(false),
+            watchers: AtomicUsize::new(0),
+            has_tasks: AtomicBool::new(false),
+            background: OnceLock::new(),
         })
     }
 
@@ -69,11 +84,40 @@ impl Shared {
     /// One turn; `false` if there was nothing to do. Gives the lock to a thread that waits for it
     /// afterwards, so that a flood of packets does not keep calls out.
     pub(crate) fn turn(&self, core: &mut MutexGuard<'_, Core>) -> bool {
+        // Relaxed first, as this is looked at in every turn. Acquire: pairs with `on_interruption`.
+        if self.interruption.load(Ordering::Relaxed)
+            && self.interruption.swap(false, Ordering::Acquire)
+        {
+            core.wake_interrupted();
+        }
         let worked = core.turn(self.now());
+        self.deliver(core);
         if worked {
             MutexGuard::bump(core);
         }
         worked
+    }
+
+    /// Wakes the tasks that are to be woken, with the lock released meanwhile.
+    fn deliver(&self, core: &mut MutexGuard<'_, Core>) {
+        if let Some(woken) = core.tasks().take_woken() {
+            MutexGuard::unlocked(core, || woken.call());
+        }
+        // Relaxed: see `is_watched`.
+        self.has_tasks.store(core.tasks().is_waiting(), Ordering::Relaxed);
+    }
+
+    /// A thread was interrupted. The driver looks which: this may be a signal handler.
+    pub(crate) fn on_interruption(&self) {
+        // Release: the thread's own flag comes before it.
+        self.interruption.store(true, Ordering::Release);
+        self.kicks.kick_all();
+    }
+
+    /// Whether somebody waits for the stack outside of its calls.
+    pub(crate) fn is_watched(&self) -> bool {
+        // Relaxed: it guards nothing else. Who begins to watch wakes the background thread.
+        self.watchers.load(Ordering::Relaxed) > 0 || self.has_tasks.load(Ordering::Relaxed)
     }
 
     /// Blocks the driver until the link or the engine has something, a kick, or `until`. It must
@@ -84,8 +128,9 @@ impl Shared {
         key: Option<Key>,
         until: Option<Instant>,
     ) {
-        // Whatever was reaped since the last turn may have opened a window.
+        // Whatever was reaped since the last turn may have opened a window, or ended a receive.
         core.transmit(self.now());
+        self.deliver(core);
         let watches_engine = core.offload.poll_timeout().is_some();
         if watches_engine && !core.offload.arm() {
             // The copies have ended meanwhile, or the engine has no event: look again.
@@ -141,6 +186,15 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
+/// What the calling thread waits on, in all stacks.
+pub(crate) fn current_waiter() -> Arc<Waiter> {
+    WAITER.with(Arc::clone)
+}
+
+thread_local! {
+    static WAITER: Arc<Waiter> = Arc::default();
+}
+
 /// A thread inside a call. It holds the shard's lock except while it sleeps.
 pub(crate) struct Call<'a> {
     shared: &'a Shared,
@@ -159,6 +213,60 @@ impl<'a> Call<'a> {
 
     pub(crate) fn now(&self) -> Instant {
         self.shared.now()
+    }
+
+    /// Whether the calling thread was interrupted.
+    pub(crate) fn take_interruption(&self) -> bool {
+        WAITER.with(|waiter| waiter.take_interruption())
+    }
+
+    /// Sees to what has arrived, unless another thread drives.
+    pub(crate) fn turn(&mut self) {
+        if self.core.driver == Driver::Nobody || self.drives {
+            self.count_turn();
+            self.shared.turn(&mut self.core);
+        }
+    }
+
+    /// Gives a poller an event, which is watched from outside.
+    pub(crate) fn signal_with(&mut self, poller: PollerId, event: &Arc<OwnedFd>) {
+        if self.core.signal_with(poller, event) {
+            // Relaxed: see `is_watched`.
+            self.shared.watchers.fetch_add(1, Ordering::Relaxed);
+            if let Some(background) = self.shared.background.get() {
+                background.unpark();
+            }
+        }
+    }
+
+    pub(crate) fn remove_poller(&mut self, poller: PollerId) {
+        if self.core.remove_poller(poller) {
+            // Relaxed: see `is_watched`.
+            self.shared.watchers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Has a task woken when something happens to `key`, once, instead of what `id` says. Returns
+    /// the waker that it replaces, which is to be dropped after the call.
+    pub(crate) fn wake_task(
+        &mut self,
+        id: &mut Option<TaskId>,
+        key: Key,
+        waker: &Waker,
+    ) -> Option<Waker> {
+        let old = self.core.tasks().add(id, key, waker);
+        // Relaxed: see `is_watched`.
+        if !self.shared.has_tasks.swap(true, Ordering::Relaxed)
+            && let Some(background) = self.shared.background.get()
+        {
+            background.unpark();
+        }
+        old
+    }
+
+    /// Does not wake a task. Returns its waker, which is to be dropped after the call.
+    pub(crate) fn forget_task(&mut self, id: Option<TaskId>) -> Option<Waker> {
+        self.core.tasks().remove(id)
     }
 
     /// Makes progress towards whatever the caller waits for: one turn, or one sleep until something
@@ -196,10 +304,14 @@ impl<'a> Call<'a> {
         self.drives
     }
 
-    fn drive(&mut self, key: Key, until: Option<Instant>) {
+    fn count_turn(&self) {
         // Relaxed, and not one addition: a hint, written under the lock.
         let turns = self.shared.turns.load(Ordering::Relaxed);
         self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn drive(&mut self, key: Key, until: Option<Instant>) {
+        self.count_turn();
         if !self.shared.turn(&mut self.core) {
             self.shared.block(&mut self.core, Some(key), until);
         }
@@ -207,10 +319,8 @@ impl<'a> Call<'a> {
 
     /// Sleeps until something happened to `key`, or the role is passed on to this thread.
     fn sleep(&mut self, key: Key, until: Option<Instant>) {
-        thread_local! {
-            static WAITER: Arc<Waiter> = Arc::default();
-        }
         self.core.kick_driver_if_due();
+        self.shared.deliver(&mut self.core);
         let timeout = until.map_or(LONGEST_SLEEP, |until| until - self.now()).min(LONGEST_SLEEP);
         WAITER.with(|waiter| {
             self.core.start_waiting(key, waiter);
@@ -224,6 +334,7 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        self.shared.deliver(&mut self.core);
         let core = &mut *self.core;
         if self.drives {
             core.driver = Driver::Nobody;

@@ -10,7 +10,7 @@ use netdma::{Copybreak, Counters, Offload};
 use netstack::TcpConfig;
 
 use crate::{
-    Config, StartError, background,
+    Config, Interrupter, StartError, background,
     core::{Core, Kicks},
     driver::{Call, Shared},
 };
@@ -85,9 +85,16 @@ impl Stack {
         Ok(Self { handle: Arc::new(Handle { shared, background: Some(background) }) })
     }
 
-    /// Sets which reads are offloaded from now on (`tcp_dma_copybreak`).
-    pub fn set_copybreak(&self, copybreak: Copybreak) {
+    /// Sets which reads are offloaded from now on, of streams that have no
+    /// [copybreak of their own](crate::TcpStream::set_tcp_dma_copybreak).
+    pub fn set_tcp_dma_copybreak(&self, copybreak: Copybreak) {
         self.handle.shared.lock().offload.set_copybreak(copybreak);
+    }
+
+    /// Which reads are offloaded.
+    #[must_use]
+    pub fn tcp_dma_copybreak(&self) -> Copybreak {
+        self.handle.shared.lock().offload.copybreak()
     }
 
     /// Everything counted so far.
@@ -99,6 +106,21 @@ impl Stack {
             offload: *core.offload.counters(),
             engine: core.offload.engine().map(|engine| engine.stats().clone()),
         }
+    }
+
+    /// What interrupts the calls that this thread makes, as a signal would.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter::new(self)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Whether both are handles of one stack.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
     }
 
     pub(crate) fn call(&self) -> Call<'_> {
@@ -119,6 +141,11 @@ impl Drop for Handle {
         self.shared.lock().kick_driver();
         if let Some(background) = self.background.take() {
             background.thread().unpark();
+            if background.thread().id() == thread::current().id() {
+                // The last handle was a task's, and went when the task was woken. The thread ends
+                // when it is back.
+                return;
+            }
             // It panicked: its message is on standard error, and there is nothing left to stop.
             let _panicked = background.join();
         }

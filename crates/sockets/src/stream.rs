@@ -1,73 +1,54 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddrV4},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::Arc,
     time::Duration,
 };
 
-use dmaengine::{Target, lend};
-use netstack::{
-    ConnectError, ConnectState, ConnectionError, Instant, ReceiveStatus, SendError, SocketId,
-    TcpInfo,
+use netdma::{Copybreak, RecvFlags};
+use netstack::{ConnectState, PollFlags, SocketId, TcpInfo};
+
+use crate::{
+    Stack,
+    core::{Core, Key},
+    errno::{self, Errno},
+    poller::sealed,
 };
 
-use crate::{Stack, core::Key, driver::Call};
+mod recv;
+mod send;
+mod settings;
+
+pub use send::SendFlags;
+pub(crate) use settings::Settings;
 
 /// A TCP connection, as [`std::net::TcpStream`].
 ///
 /// `Read` and `Write` are implemented for references too, so that one thread can read while another
-/// one writes. Two threads that read get their bytes one after the other.
+/// one writes. Two threads that read get their bytes one after the other, each from one place of the
+/// stream.
+///
+/// What calls return, how many bytes and which error, is what Linux's do: the error numbers are in
+/// [`io::Error::raw_os_error`]; a connection's error is told once, and then comes the end of the
+/// stream.
 #[derive(Debug)]
 pub struct TcpStream {
     stack: Stack,
     id: SocketId,
-    read_timeout: Timeout,
-    write_timeout: Timeout,
-    /// Shut down for reading: what is queued can still be read, then the stream ends.
-    read_shut: AtomicBool,
-}
-
-/// A timeout in nanoseconds, 0 for none.
-#[derive(Debug, Default)]
-struct Timeout(AtomicU64);
-
-impl Timeout {
-    fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
-        if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a timeout of zero would never wait: use None to wait for ever",
-            ));
-        }
-        let nanos =
-            timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        // Relaxed: it guards nothing else.
-        self.0.store(nanos, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn get(&self) -> Option<Duration> {
-        // Relaxed: it guards nothing else.
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        }
-    }
-
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.get().map(|timeout| now + timeout)
-    }
+    settings: Arc<Settings>,
 }
 
 impl TcpStream {
     pub(crate) fn new(stack: Stack, id: SocketId) -> Self {
-        Self {
-            stack,
-            id,
-            read_timeout: Timeout::default(),
-            write_timeout: Timeout::default(),
-            read_shut: AtomicBool::new(false),
-        }
+        Self { stack, id, settings: Arc::default() }
+    }
+
+    pub(crate) const fn id(&self) -> SocketId {
+        self.id
+    }
+
+    pub(crate) const fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     /// Connects to `peer`, and waits until the connection is established.
@@ -81,7 +62,7 @@ impl TcpStream {
             let mut call = stack.call();
             call.core().check_link()?;
             let now = call.now();
-            let id = call.core().stack.connect(now, peer).map_err(connect_error)?;
+            let id = call.core().stack.connect(now, peer).map_err(errno::of_connect)?;
             call.core().transmit(now);
             id
         };
@@ -91,16 +72,72 @@ impl TcpStream {
         let outcome = loop {
             match call.core().stack.connect_state(id) {
                 ConnectState::Connected => break Ok(()),
-                ConnectState::Failed(error) => break Err(connection_error(error)),
+                ConnectState::Failed(error) => break Err(errno::of_connection(error).into()),
                 ConnectState::InProgress => {}
             }
             if let Err(gone) = call.core().check_link() {
                 break Err(gone);
             }
+            if call.take_interruption() {
+                break Err(Errno::INTR.into());
+            }
             call.wait(Key::Socket(id), None);
         };
         drop(call);
         outcome.map(|()| stream)
+    }
+
+    /// Begins to connect to `peer`, on a stream that is [non-blocking](Self::set_nonblocking). It is
+    /// writable once that is over; [`take_error`](Self::take_error) then says how it went.
+    ///
+    /// # Errors
+    ///
+    /// `NetworkUnreachable`, `AddrNotAvailable`, as for the kernel's sockets. (`EINPROGRESS` is not
+    /// an error here.)
+    pub fn connect_nonblocking(stack: &Stack, peer: SocketAddrV4) -> io::Result<Self> {
+        let mut call = stack.call();
+        call.core().check_link()?;
+        let now = call.now();
+        let id = call.core().stack.connect(now, peer).map_err(errno::of_connect)?;
+        call.core().transmit(now);
+        let stream = Self::new(stack.clone(), id);
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    /// Whether calls fail with `WouldBlock` rather than wait (`O_NONBLOCK`). [`Poller`](crate::Poller)
+    /// says when to call again.
+    ///
+    /// # Errors
+    ///
+    /// None, at present: the signature is [`std::net`]'s.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.settings.set_nonblocking(nonblocking);
+        Ok(())
+    }
+
+    /// The connection's error, if it has failed and nobody was told yet (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// None, at present: the signature is [`std::net`]'s.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let error = self.stack.call().core().stack.take_error(self.id);
+        Ok(error.map(|error| errno::of_connection(error).into()))
+    }
+
+    /// What the stream is ready for now, as `poll(2)` would say.
+    #[must_use]
+    pub fn poll(&self) -> PollFlags {
+        let mut call = self.stack.call();
+        call.turn();
+        call.core().poll(Key::Socket(self.id))
+    }
+
+    /// The stack that it belongs to.
+    #[must_use]
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// The peer's address.
@@ -130,34 +167,74 @@ impl TcpStream {
         self.stack.call().core().stack.tcp_info(self.id).ok_or_else(not_connected)
     }
 
-    /// How long a read waits before it fails with `WouldBlock`; `None` for ever.
+    /// How long a read waits before it fails with `WouldBlock`; `None` for ever (`SO_RCVTIMEO`).
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a timeout of zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.read_timeout.set(timeout)
+        self.settings.read_timeout.set(timeout)
     }
 
     /// How long a read waits.
     #[must_use]
     pub fn read_timeout(&self) -> Option<Duration> {
-        self.read_timeout.get()
+        self.settings.read_timeout.get()
     }
 
-    /// How long a write waits for room before it fails with `WouldBlock`; `None` for ever.
+    /// How long a write waits for room before it fails with `WouldBlock`; `None` for ever
+    /// (`SO_SNDTIMEO`).
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a timeout of zero.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.write_timeout.set(timeout)
+        self.settings.write_timeout.set(timeout)
     }
 
     /// How long a write waits.
     #[must_use]
     pub fn write_timeout(&self) -> Option<Duration> {
-        self.write_timeout.get()
+        self.settings.write_timeout.get()
+    }
+
+    /// Which reads of this stream are offloaded to the engine from now on; `None`: those that the
+    /// [stack's](Stack::set_tcp_dma_copybreak) copybreak says, as at first.
+    pub fn set_tcp_dma_copybreak(&self, copybreak: Option<Copybreak>) {
+        *self.settings.copybreak.lock() = copybreak;
+    }
+
+    /// The copybreak of this stream, if it has one of its own.
+    #[must_use]
+    pub fn tcp_dma_copybreak(&self) -> Option<Copybreak> {
+        *self.settings.copybreak.lock()
+    }
+
+    /// With how many bytes a read returns, and the stream is readable (`SO_RCVLOWAT`): 1 at first,
+    /// half the receive buffer at most. As in Linux, a read that cannot wait takes fewer.
+    pub fn set_rcvlowat(&self, bytes: usize) {
+        let mut call = self.stack.call();
+        call.core().stack.set_low_water(self.id, bytes);
+        // It may be readable now.
+        call.core().tell_pollers(Key::Socket(self.id), PollFlags::IN);
+    }
+
+    /// With how many bytes a read returns.
+    #[must_use]
+    pub fn rcvlowat(&self) -> usize {
+        self.stack.call().core().stack.low_water(self.id)
+    }
+
+    /// Whether urgent bytes are read with the others, where they are in the stream (`SO_OOBINLINE`);
+    /// off at first.
+    pub fn set_out_of_band_inline(&self, inline: bool) {
+        self.stack.call().core().stack.set_urgent_inline(self.id, inline);
+    }
+
+    /// Whether urgent bytes are read with the others.
+    #[must_use]
+    pub fn out_of_band_inline(&self) -> bool {
+        self.stack.call().core().stack.urgent_inline(self.id)
     }
 
     /// Switches Nagle's algorithm off or on (`TCP_NODELAY`).
@@ -182,113 +259,47 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let mut call = self.stack.call();
         let now = call.now();
-        call.core().stack.local_address(self.id).ok_or_else(not_connected)?;
-        if how != Shutdown::Read {
-            call.core().stack.shutdown(now, self.id).map_err(|_gone| not_connected())?;
-            call.core().transmit(now);
-        }
-        if how != Shutdown::Write {
-            // Relaxed: readers look at it under the shard's lock.
-            self.read_shut.store(true, Ordering::Relaxed);
-        }
+        let Core { stack, .. } = call.core();
+        // Both, also if the connection is gone: later calls find this end shut down.
+        let receive = (how != Shutdown::Write).then(|| stack.shutdown_receive(self.id));
+        let send = (how != Shutdown::Read).then(|| stack.shutdown(now, self.id));
+        call.core().transmit(now);
         // Readers and writers that wait see it.
-        call.core().wake(Key::Socket(self.id));
-        Ok(())
-    }
-
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        lend(buffer, |target| self.receive_into(target))
-    }
-
-    /// Receives into `target`. Returns only when no piece of it is out, or the engine is lost.
-    fn receive_into(&self, target: Target) -> io::Result<usize> {
-        let mut call = self.stack.call();
-        let deadline = self.read_timeout.deadline(call.now());
         let key = Key::Socket(self.id);
-        // Each call has its own state; one after the other on the same socket, so that each gets
-        // contiguous bytes.
-        while call.core().is_receiving(self.id) {
-            if passed(deadline, call.now()) {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            call.wait(key, deadline);
-        }
-        let mut receive = Posted::new(call, self.id, target);
-        let outcome = loop {
-            let Some(progress) = receive.progress() else { break Err(not_connected()) };
-            if progress.in_flight > 0 {
-                if receive.call.core().offload.is_engine_lost() {
-                    break Err(io::Error::other("the copy engine cannot be stopped"));
-                }
-                receive.call.wait_for_copies(key);
-                continue;
-            }
-            if progress.taken > 0 {
-                break Ok(progress.taken);
-            }
-            match receive.call.core().stack.receive_status(self.id) {
-                // Relaxed: written under the shard's lock.
-                ReceiveStatus::Open if self.read_shut.load(Ordering::Relaxed) => break Ok(0),
-                ReceiveStatus::Open => {}
-                ReceiveStatus::EndOfStream => break Ok(0),
-                ReceiveStatus::Failed(error) => break Err(connection_error(error)),
-            }
-            if let Err(gone) = receive.call.core().check_link() {
-                break Err(gone);
-            }
-            if passed(deadline, receive.call.now()) {
-                break Err(io::ErrorKind::WouldBlock.into());
-            }
-            receive.call.wait(key, deadline);
-        };
-        drop(receive);
-        outcome
+        call.core().wake(key);
+        call.core().tell_pollers(key, PollFlags::all());
+        receive.into_iter().chain(send).collect::<Result<_, _>>().map_err(|_gone| not_connected())
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
+    /// Closes at once, throws away what was not delivered, and resets the connection (`SO_LINGER`
+    /// with a time of 0).
+    pub fn abort(self) {
         let mut call = self.stack.call();
-        let deadline = self.write_timeout.deadline(call.now());
-        loop {
-            let now = call.now();
-            match call.core().stack.send(now, self.id, bytes) {
-                Ok(taken) => {
-                    call.core().transmit(now);
-                    return Ok(taken);
-                }
-                Err(SendError::WouldBlock) => {}
-                Err(SendError::ShutDown) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Err(SendError::Connection(error)) => return Err(connection_error(error)),
-            }
-            call.core().check_link()?;
-            if passed(deadline, now) {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            call.wait(Key::Socket(self.id), deadline);
-        }
+        let now = call.now();
+        call.core().stack.abort(now, self.id);
+        call.core().transmit(now);
     }
 }
 
 impl Read for &TcpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive(buffer)
+        // As read(2), and unlike recv(2).
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        self.recv(buffer, RecvFlags::empty())
     }
 }
 
 impl Read for TcpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive(buffer)
+        (&*self).read(buffer)
     }
 }
 
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(bytes)
+        self.send(bytes, SendFlags::empty())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -298,11 +309,17 @@ impl Write for &TcpStream {
 
 impl Write for TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(bytes)
+        (&*self).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl sealed::Pollable for TcpStream {
+    fn source(&self) -> sealed::Source<'_> {
+        sealed::Source { stack: &self.stack, key: Key::Socket(self.id) }
     }
 }
 
@@ -311,70 +328,13 @@ impl Drop for TcpStream {
         let mut call = self.stack.call();
         let now = call.now();
         call.core().stack.close(now, self.id);
+        call.core().forget(Key::Socket(self.id));
+        // Receives that are still posted come back.
+        call.core().wake(Key::Socket(self.id));
         call.core().transmit(now);
     }
 }
 
-/// A receive call whose buffer is posted. Dropping it waits for the copies into the buffer, also
-/// when the call unwinds.
-struct Posted<'a> {
-    call: Call<'a>,
-    socket: SocketId,
-    id: netdma::ReceiveId,
-}
-
-impl<'a> Posted<'a> {
-    fn new(mut call: Call<'a>, socket: SocketId, target: Target) -> Self {
-        let now = call.now();
-        let id = call.core().post(now, socket, target);
-        Self { call, socket, id }
-    }
-
-    fn progress(&mut self) -> Option<netdma::Progress> {
-        self.call.core().offload.progress(self.id)
-    }
-}
-
-impl Drop for Posted<'_> {
-    fn drop(&mut self) {
-        while self.call.core().withdraw(self.id).is_err() {
-            if self.call.core().offload.is_engine_lost() {
-                // Pieces of the buffer are out for good: `lend` ends the process.
-                return;
-            }
-            self.call.wait_for_copies(Key::Socket(self.socket));
-        }
-        // The window may have opened.
-        let now = self.call.now();
-        self.call.core().transmit(now);
-    }
-}
-
-fn passed(deadline: Option<Instant>, now: Instant) -> bool {
-    deadline.is_some_and(|deadline| deadline <= now)
-}
-
 fn not_connected() -> io::Error {
-    io::ErrorKind::NotConnected.into()
-}
-
-fn connection_error(error: ConnectionError) -> io::Error {
-    let kind = match error {
-        ConnectionError::Refused => io::ErrorKind::ConnectionRefused,
-        ConnectionError::Reset => io::ErrorKind::ConnectionReset,
-        ConnectionError::TimedOut => io::ErrorKind::TimedOut,
-        ConnectionError::HostUnreachable => io::ErrorKind::HostUnreachable,
-        ConnectionError::NotOpen => io::ErrorKind::NotConnected,
-    };
-    io::Error::new(kind, error)
-}
-
-fn connect_error(error: ConnectError) -> io::Error {
-    let kind = match error {
-        ConnectError::AddressNotAvailable(_) | ConnectError::PortsExhausted(_) => {
-            io::ErrorKind::AddrNotAvailable
-        }
-        ConnectError::NetworkUnreachable(_) => io::ErrorKind::NetworkUnreachable,
-    };
-    io::Error::new(kind, error)
+    Errno::NOTCONN.into()
 }

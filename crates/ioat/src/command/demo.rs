@@ -18,8 +18,8 @@ use serde::Serialize;
 use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
 
-/// Shows the whole system at work on this machine: the Linux kernel's TCP sends, and four receivers
-/// take turns.
+/// Shows the whole system at work on this machine: the Linux kernel's TCP sends, and receivers take
+/// turns.
 ///
 /// It makes namespaces of its own, so it needs no privileges but /dev/net/tun, and leaves nothing
 /// behind.
@@ -37,6 +37,9 @@ pub(crate) struct Demo {
     /// The length of a read.
     #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size::parse_length)]
     read_size: usize,
+    /// An engine whose receiver takes part, besides the kernel's own; can be given several times.
+    #[arg(long = "engine", value_name = "E", default_values = ["cpu", "threads", "ioat-model"])]
+    engines: Vec<EngineName>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -86,12 +89,11 @@ impl Demo {
         // Threads inherit where their maker may run: the engines' are made now.
         Cpus::pin(cpus.engine).map_err(machine)?;
         let mut contestants = vec![Contestant::linux(self.read_size)?];
-        for (number, engine) in
-            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())]
-                .into_iter()
-                .enumerate()
-        {
-            contestants.push(Contestant::ours(number as u8, engine, self.read_size)?);
+        for (number, engine) in self.engines.iter().enumerate() {
+            let number = u8::try_from(number).map_err(|_| {
+                Failure::Usage("there are networks for 256 engines, not for more".into())
+            })?;
+            contestants.push(Contestant::ours(number, engine.clone(), self.read_size)?);
         }
         Cpus::pin(cpus.receiver).map_err(machine)?;
         let transfers = u64::from(self.rounds + 1) * contestants.len() as u64;
