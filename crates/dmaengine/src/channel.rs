@@ -125,7 +125,8 @@ pub unsafe trait DmaChannel: Send + Debug {
     /// The fixed properties.
     fn info(&self) -> &ChannelInfo;
 
-    /// Descriptors that can be submitted now.
+    /// Descriptors that can be submitted now. [`ChannelInfo::check`] tells how many an operation takes
+    /// at most: while there are so many, it is not refused with [`SubmitError::RingFull`].
     fn space(&self) -> usize;
 
     /// Submits an operation, which the engine may not look at before

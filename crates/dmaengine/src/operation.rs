@@ -239,6 +239,17 @@ impl ChannelInfo {
     /// Whether a channel like this can take `operation` when its ring is empty, and the number of
     /// pieces of at most XFERCAP bytes that it consists of. Drivers begin their `submit` with it.
     ///
+    /// How many descriptors of the ring that is:
+    ///
+    /// | operation | descriptors |
+    /// | --- | --- |
+    /// | copy, fill | one for each piece |
+    /// | scatter-gather copy | at most one for each piece; an engine with descriptors of lists takes fewer |
+    /// | of several sources, and checks | at most two for each piece: many sources may need a second one |
+    ///
+    /// A channel that has [so many free](crate::DmaChannel::space) does not refuse the operation with
+    /// [`SubmitError::RingFull`].
+    ///
     /// # Errors
     ///
     /// All of [`SubmitError`] but `RingFull`, `Unreachable` and `ChannelDown`, which depend on the

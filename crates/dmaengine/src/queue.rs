@@ -210,7 +210,7 @@ impl<S, D, T> Queue<S, D, T> {
         self.in_flight.spurious()
     }
 
-    /// Descriptors that can be submitted now.
+    /// Descriptors that can be submitted now. [`ChannelInfo::check`] tells how many an operation takes.
     #[must_use]
     pub fn space(&self) -> usize {
         self.channel.space()

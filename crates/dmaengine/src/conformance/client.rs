@@ -150,8 +150,8 @@ impl Client {
         // SAFETY: the caller's promise.
         let submitted = unsafe { self.channel.submit(operation, flags) };
         let after = self.space();
-        let cookie = match (submitted, allowed) {
-            (Ok(cookie), Ok(_)) => cookie,
+        let (cookie, count) = match (submitted, allowed) {
+            (Ok(cookie), Ok(count)) => (cookie, count),
             (Ok(_), Err(error)) => {
                 panic!("{kind} of {len} bytes was taken; it should be refused: {error}")
             }
@@ -164,7 +164,13 @@ impl Client {
                 );
                 match allowed {
                     Err(expected) => assert_eq!(error, expected, "{kind} of {len} bytes"),
-                    Ok(_) => assert!(state, "{kind} of {len} bytes is allowed, but: {error}"),
+                    Ok(count) => {
+                        assert!(state, "{kind} of {len} bytes is allowed, but: {error}");
+                        assert!(
+                            error != SubmitError::RingFull || before < most(kind, count),
+                            "{kind} of {len} bytes: {error}, but {before} descriptors are free"
+                        );
+                    }
                 }
                 assert_eq!(after, before, "a refused {kind} changed the space: {error}");
                 return Err(error);
@@ -177,8 +183,10 @@ impl Client {
         assert!(after < before, "{kind} took no space: {before} before, {after} after");
         let taken = before - after;
         if matches!(kind, OperationKind::Memcpy | OperationKind::Memset) {
-            assert_eq!(taken, self.info.descriptors(len), "space taken by {kind} of {len} bytes");
+            assert_eq!(taken, count, "space taken by {kind} of {len} bytes");
         }
+        let most = most(kind, count);
+        assert!(taken <= most, "space taken by {kind} of {len} bytes: {taken}, at most {most}");
         if self.in_flight.is_empty() {
             self.front = cookie;
         }
@@ -396,5 +404,15 @@ impl Client {
             self.poll();
         }
         assert_eq!(self.take_ended(), [], "reported after everything had ended");
+    }
+}
+
+/// The most descriptors that an operation takes of which [`ChannelInfo::check`] counts so many pieces.
+const fn most(kind: OperationKind, pieces: usize) -> usize {
+    match kind {
+        OperationKind::Memcpy | OperationKind::Memset | OperationKind::MemcpySg => pieces,
+        OperationKind::Xor | OperationKind::XorVal | OperationKind::Pq | OperationKind::PqVal => {
+            2 * pieces
+        }
     }
 }

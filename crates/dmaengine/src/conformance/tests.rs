@@ -3,7 +3,10 @@ mod toy;
 
 use self::toy::{AfterFailure, Toys};
 use super::*;
-use crate::{Addressing, Capabilities, CpuDevice, Ordering, ThreadsDevice, ThreadsOptions};
+use crate::{
+    Addressing, Capabilities, CpuDevice, FaultPlan, Faults, Layer, OperationKind, Ordering, Split,
+    ThreadsDevice, ThreadsOptions,
+};
 
 fn check(device: &dyn DmaDevice) {
     super::device(device, &Arena::new(ARENA_LEN).unwrap());
@@ -70,6 +73,27 @@ fn an_engine_out_of_order_with_partial_completion() {
         toys.info.ordering = Ordering::OutOfOrder;
         toys.info.partial_completion = true;
     });
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
+fn an_engine_with_descriptors_of_lists_and_second_ones_for_many_sources() {
+    let change = |toys: &mut Toys| {
+        toys.descriptors = |kind, pieces| match kind {
+            OperationKind::MemcpySg => 1,
+            OperationKind::Memcpy | OperationKind::Memset => pieces,
+            _ => 2 * pieces,
+        };
+    };
+    check_toys(change);
+    // Layers that count descriptors know what the engine below has taken.
+    let arena = Arena::new(ARENA_LEN).unwrap();
+    let mut toys = Toys::new(&arena);
+    change(&mut toys);
+    let layers: [&dyn Layer; 2] = [&Split::new(1 << 14), &Faults::new(FaultPlan::default())];
+    for layer in layers {
+        all(|| layer.wrap(toys.channel(&[])), &arena);
+    }
 }
 
 #[test]

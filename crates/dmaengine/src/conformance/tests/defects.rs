@@ -85,6 +85,7 @@ fn wrong_times() {
 fn wrong_space() {
     is_found(Defect::LeaksSpace, "the space of an idle channel", |_| ());
     is_found(Defect::TakesTooMuchSpace, "space taken by memset", |_| ());
+    is_found(Defect::ListsTakeTooMuchSpace, "space taken by memcpy_sg", |_| ());
     is_found(Defect::RefusalTakesSpace, "changed the space", |_| ());
     is_found(Defect::RingOneShort, "the ring is full", |_| ());
     is_found(Defect::RingOneTooLong, "took no space", |_| ());

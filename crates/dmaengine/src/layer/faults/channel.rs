@@ -533,7 +533,7 @@ unsafe impl DmaChannel for FaultsChannel {
     }
 
     fn space(&self) -> usize {
-        self.info.ring_size - self.used
+        self.info.ring_size.saturating_sub(self.used)
     }
 
     unsafe fn submit(
@@ -541,7 +541,7 @@ unsafe impl DmaChannel for FaultsChannel {
         operation: &Operation<'_>,
         flags: Flags,
     ) -> Result<Cookie, SubmitError> {
-        let count = self.info.check(operation, flags)?;
+        let mut count = self.info.check(operation, flags)?;
         if self.stopping || self.is_down {
             return Err(SubmitError::ChannelDown);
         }
@@ -556,16 +556,19 @@ unsafe impl DmaChannel for FaultsChannel {
         let position = self.submitted;
         let slot = self.slot(position);
         slot.descriptor.set(operation, flags);
-        slot.count = count;
         slot.course = course;
         slot.delay = fate.delay;
         slot.scribble = fate.scribble;
         slot.state = State::Waiting;
         let must_wait = flags.contains(Flags::FENCE) && self.under_way > 0;
         if self.next == position && course.is_passed_on() && !must_wait {
+            let before = self.below.space();
             self.pass_on(position)?;
             self.next += 1;
+            // Of several sources it may take more.
+            count = count.max(before.saturating_sub(self.below.space()));
         }
+        self.slot(position).count = count;
         self.submitted += 1;
         self.used += count;
         self.failing += usize::from(course.is_failure());

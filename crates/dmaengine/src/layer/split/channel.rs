@@ -360,7 +360,7 @@ unsafe impl DmaChannel for SplitChannel {
     }
 
     fn space(&self) -> usize {
-        self.info.ring_size - self.used
+        self.info.ring_size.saturating_sub(self.used)
     }
 
     unsafe fn submit(
@@ -368,7 +368,7 @@ unsafe impl DmaChannel for SplitChannel {
         operation: &Operation<'_>,
         mut flags: Flags,
     ) -> Result<Cookie, SubmitError> {
-        let count = self.info.check(operation, flags)?;
+        let mut count = self.info.check(operation, flags)?;
         if self.stopping {
             return Err(SubmitError::ChannelDown);
         }
@@ -402,6 +402,7 @@ unsafe impl DmaChannel for SplitChannel {
         }
         let position = self.submitted;
         if engine_len > 0 {
+            let before = self.below.space();
             let cookie = match *operation {
                 Operation::Memcpy { source, target, .. } => {
                     let first = Operation::Memcpy { source, target, len: engine_len };
@@ -413,6 +414,8 @@ unsafe impl DmaChannel for SplitChannel {
                 // SAFETY: as above, for all of the operation.
                 _ => unsafe { self.below.submit(operation, flags)? },
             };
+            // Of several sources it may take more.
+            count = count.max(before.saturating_sub(self.below.space()));
             self.passed.push(cookie, position);
             self.engine_backlog += engine_len;
             self.is_fenced |= must_wait && !self.cpu_parts.is_empty();
