@@ -156,20 +156,22 @@ impl<M> InFlight<M> {
     /// Ends the first `count` operations in flight, all with success. None has ended early.
     #[inline]
     fn end_all(&mut self, count: usize, meter: &mut Meter, each: &mut impl FnMut(Completion, M)) {
-        let mut tally = meter.tally();
+        // All are counted before any is given away: that keeps the counts in registers.
+        meter.count_successes((0..count as u64).filter_map(|at| {
+            let cookie = self.front.plus(at);
+            let Slot { len, kind, .. } = self.slots[self.slot(cookie)];
+            Some((cookie, kind?, len))
+        }));
         for _ in 0..count {
             let cookie = self.front;
-            let slot = self.slot(cookie);
-            let Slot { memory, len, kind: Some(kind) } = &self.slots[slot] else {
+            let Slot { memory, len, kind: Some(_) } = &self.slots[self.slot(cookie)] else {
                 debug_assert!(false, "an empty slot, and none has ended early");
                 return;
             };
-            let (len, kind) = (*len, *kind);
             // SAFETY: between `front` and `next`, and there is a kind. Read once: it is before
             // `front` now.
-            let memory = unsafe { memory.assume_init_read() };
+            let (len, memory) = (*len, unsafe { memory.assume_init_read() });
             self.front = cookie.next();
-            tally.count(cookie, kind, len);
             each(Completion::success(cookie, len), memory);
         }
     }

@@ -67,10 +67,33 @@ impl Meter {
         }
     }
 
-    /// For many ends with success at once.
+    /// As [`count_end`](Self::count_end), of many that the engine did with success, each with its
+    /// kind and length: those of one kind in a row are added to the counters together.
     #[inline]
-    pub(crate) const fn tally(&mut self) -> Tally<'_> {
-        Tally { meter: self, kind: OperationKind::Memcpy, count: 0, bytes: 0 }
+    pub(crate) fn count_successes(
+        &mut self,
+        ends: impl Iterator<Item = (Cookie, OperationKind, usize)>,
+    ) {
+        let (mut counted, mut count, mut bytes) = (OperationKind::Memcpy, 0, 0);
+        for (cookie, kind, len) in ends {
+            if kind != counted {
+                self.add_successes(counted, count, bytes);
+                (counted, count, bytes) = (kind, 0, 0);
+            }
+            count += 1;
+            bytes += len as u64;
+            if is_timed(cookie) {
+                self.end(cookie, kind);
+            }
+        }
+        self.add_successes(counted, count, bytes);
+    }
+
+    #[inline]
+    fn add_successes(&self, kind: OperationKind, count: u64, bytes: u64) {
+        let operation = &self.stats.operations[kind as usize];
+        operation.ended[Status::Success as usize].add(count);
+        operation.bytes.add(bytes);
     }
 
     /// Notes that `depth` operations are in flight.
@@ -99,45 +122,6 @@ impl Meter {
         let places = self.started.len();
         // Timed cookies lie further apart, so neighbours have different places.
         &mut self.started[(cookie.get() / TIMED_APART) as usize % places]
-    }
-}
-
-/// Counts ends with success in registers, as long as they are of one kind, and in the channel's
-/// counters when they are of another, or when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Tally<'a> {
-    meter: &'a mut Meter,
-    kind: OperationKind,
-    count: u64,
-    bytes: u64,
-}
-
-impl Tally<'_> {
-    /// As [`Meter::count_end`], of an operation of `len` bytes that the engine did.
-    #[inline]
-    pub(crate) fn count(&mut self, cookie: Cookie, kind: OperationKind, len: usize) {
-        if kind != self.kind {
-            self.flush();
-            self.kind = kind;
-        }
-        self.count += 1;
-        self.bytes += len as u64;
-        if is_timed(cookie) {
-            self.meter.end(cookie, kind);
-        }
-    }
-
-    fn flush(&mut self) {
-        let operation = &self.meter.stats.operations[self.kind as usize];
-        operation.ended[Status::Success as usize].add(self.count);
-        operation.bytes.add(self.bytes);
-        (self.count, self.bytes) = (0, 0);
-    }
-}
-
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        self.flush();
     }
 }
 
@@ -237,11 +221,8 @@ mod tests {
             for (kind, at) in kinds.clone().zip(1..) {
                 meter.count_submit(Cookie::new(at), kind, at as usize);
             }
-            let mut tally = meter.tally();
-            for (kind, at) in kinds.clone().zip(1..).filter(|_| together) {
-                tally.count(Cookie::new(at), kind, at as usize);
-            }
-            drop(tally);
+            let ends = kinds.clone().zip(1..).filter(|_| together);
+            meter.count_successes(ends.map(|(kind, at)| (Cookie::new(at), kind, at as usize)));
             for (kind, at) in kinds.clone().zip(1..).filter(|_| !together) {
                 meter.count_end(kind, &Completion::success(Cookie::new(at), at as usize));
             }
