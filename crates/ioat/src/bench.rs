@@ -8,6 +8,7 @@
 mod clock;
 mod cpus;
 pub mod dma;
+pub mod receive;
 mod round_trip;
 
 pub use clock::Clock;
