@@ -1,4 +1,4 @@
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use clap::Args;
 use dmaengine::{Arena, DmaBuf, Kind};
@@ -7,9 +7,7 @@ use ioat::{
     engine::EngineName,
     host::{Host, HostConfig},
     host_side,
-    lab::{
-        Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, allowed_cpus, pin_to_cpu,
-    },
+    lab::{Copied, Namespace, Placement, Receiver, StackReceiver, Transfer, VethBaseline},
     measure::{Measured, Spread},
 };
 use netstack::Ipv4Cidr;
@@ -56,7 +54,7 @@ struct Document {
     bytes: u64,
     rounds: u32,
     read_size: usize,
-    cpus: Cpus,
+    cpus: Placement,
     rows: Vec<Row>,
 }
 
@@ -82,18 +80,9 @@ struct Row {
 impl Demo {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let _namespace = Namespace::enter().map_err(machine)?;
-        let cpus = Cpus::choose().map_err(machine)?;
-        // Threads inherit where their maker may run: the engines' are made now.
-        Cpus::pin(cpus.engine).map_err(machine)?;
-        let mut contestants = vec![Contestant::linux(self.read_size)?];
-        for (number, engine) in
-            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())]
-                .into_iter()
-                .enumerate()
-        {
-            contestants.push(Contestant::ours(number as u8, engine, self.read_size)?);
-        }
-        Cpus::pin(cpus.receiver).map_err(machine)?;
+        let cpus = Placement::choose().map_err(machine)?;
+        let contestants = cpus.pin(|| self.contestants());
+        let mut contestants = contestants.map_err(machine)??;
         let transfers = u64::from(self.rounds + 1) * contestants.len() as u64;
         let bar = progress::bytes(transfers * self.bytes);
         for contestant in &mut contestants {
@@ -120,39 +109,17 @@ impl Demo {
         Ok(())
     }
 
+    fn contestants(&self) -> Result<Vec<Contestant>, Failure> {
+        let ours = [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())];
+        let ours = (0..).zip(ours);
+        [Contestant::linux(self.read_size)]
+            .into_iter()
+            .chain(ours.map(|(number, engine)| Contestant::ours(number, engine, self.read_size)))
+            .collect()
+    }
+
     const fn transfer(&self, checked: bool, sender_cpu: Option<usize>) -> Transfer {
         Transfer { bytes: self.bytes, checked, sender_cpu }
-    }
-}
-
-/// Who runs where; anywhere if `None`.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Cpus {
-    sender: Option<usize>,
-    receiver: Option<usize>,
-    engine: Option<usize>,
-}
-
-impl Cpus {
-    /// A CPU for each. Where there are two, engine and receiver share one: the sender needs its own
-    /// from end to end, and what it is kept from doing the receiver would do for it, since the
-    /// kernel sends more in whatever thread the acknowledgement comes from. Where there is one,
-    /// nobody is pinned.
-    fn choose() -> io::Result<Self> {
-        Ok(match allowed_cpus()?[..] {
-            [sender, receiver, engine, ..] => {
-                Self { sender: Some(sender), receiver: Some(receiver), engine: Some(engine) }
-            }
-            [sender, shared] => {
-                Self { sender: Some(sender), receiver: Some(shared), engine: Some(shared) }
-            }
-            _ => Self { sender: None, receiver: None, engine: None },
-        })
-    }
-
-    /// Pins this thread, unless it may run anywhere.
-    fn pin(cpu: Option<usize>) -> io::Result<()> {
-        cpu.map_or(Ok(()), pin_to_cpu)
     }
 }
 
@@ -199,7 +166,7 @@ impl Contestant {
             name: info.engine.clone(),
             kind: info.kind,
             buffer: host.buffer(read_size).map_err(machine)?,
-            receiver: Box::new(TapReceiver::listen(host, address.address).map_err(machine)?),
+            receiver: Box::new(StackReceiver::listen(host, address.address).map_err(machine)?),
             verified: false,
             rounds: Vec::new(),
         })
@@ -300,7 +267,7 @@ impl Document {
                 8.0 / per_gb
             );
         }
-        if cpus.engine.is_some() && cpus.engine == cpus.receiver {
+        if cpus.engine.is_some() && !cpus.engine_is_apart() {
             println!(
                 "This machine has two CPUs: the engine's thread shares the receiver's, so its CPU \
                  time is moved, not saved."

@@ -114,31 +114,50 @@ impl Transfer {
             namespace: receiver.sender_namespace(),
             cpu: sender_cpu,
         })?;
-        let mut stream = match receiver.accept() {
-            Ok(stream) => stream,
-            // Why nobody came is what the sender knows.
-            Err(error) => {
-                return Err(sender.join().err().map_or(TransferError::Receive(error), Into::into));
-            }
-        };
-        let mut offset = 0;
-        let mut wrong = None;
-        let measured = receive_all(&mut stream, buffer, |piece| {
-            if checked && wrong.is_none() {
-                wrong = PATTERN.first_wrong(offset, piece);
-            }
-            offset += piece.len() as u64;
+        let mut wrong = |offset, piece: &[u8]| {
             progress(piece.len());
-            Ok(())
-        })
-        .map_err(TransferError::Receive)?;
-        let sent = sender.join()?;
-        if let Some(offset) = wrong {
-            return Err(TransferError::WrongByte { offset });
-        }
-        if measured.bytes != sent.bytes {
-            return Err(TransferError::Length { received: measured.bytes, sent: sent.bytes });
-        }
-        Ok((measured, sent))
+            if checked { PATTERN.first_wrong(offset, piece) } else { None }
+        };
+        receive_stream(receiver, buffer, &mut wrong, || sender.join())
     }
+}
+
+/// Receives one stream in the calling thread, in reads of `buffer`'s length. Each piece is given to
+/// `wrong` with its offset, which says where the first wrong byte is, if there is one; after that
+/// it is not asked again. `join` waits for the sender.
+///
+/// # Errors
+///
+/// See [`TransferError`].
+pub fn receive_stream(
+    receiver: &dyn Receiver,
+    buffer: &mut [u8],
+    mut wrong: impl FnMut(u64, &[u8]) -> Option<u64>,
+    join: impl FnOnce() -> Result<Sent, SenderError>,
+) -> Result<(Measured, Sent), TransferError> {
+    let mut stream = match receiver.accept() {
+        Ok(stream) => stream,
+        // Why nobody came is what the sender knows.
+        Err(error) => {
+            return Err(join().err().map_or(TransferError::Receive(error), Into::into));
+        }
+    };
+    let mut offset = 0;
+    let mut first_wrong = None;
+    let measured = receive_all(&mut stream, buffer, |piece| {
+        if first_wrong.is_none() {
+            first_wrong = wrong(offset, piece);
+        }
+        offset += piece.len() as u64;
+        Ok(())
+    })
+    .map_err(TransferError::Receive)?;
+    let sent = join()?;
+    if let Some(offset) = first_wrong {
+        return Err(TransferError::WrongByte { offset });
+    }
+    if measured.bytes != sent.bytes {
+        return Err(TransferError::Length { received: measured.bytes, sent: sent.bytes });
+    }
+    Ok((measured, sent))
 }

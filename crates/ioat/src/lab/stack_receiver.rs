@@ -15,14 +15,14 @@ const PORT: u16 = 9000;
 /// How long to wait for the sender, and for bytes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A stack of ours at the far end of a TAP link, listening.
+/// A stack of ours, listening.
 #[derive(Debug)]
-pub struct TapReceiver {
+pub struct StackReceiver {
     listener: TcpListener,
     host: Host,
 }
 
-impl TapReceiver {
+impl StackReceiver {
     /// Listens at `address`, which is the host's.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl TapReceiver {
     }
 }
 
-impl Receiver for TapReceiver {
+impl Receiver for StackReceiver {
     fn address(&self) -> SocketAddrV4 {
         self.listener.local_addr()
     }
