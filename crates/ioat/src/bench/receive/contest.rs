@@ -127,12 +127,15 @@ impl Contest {
         let mut rows = Vec::new();
         let mut placements = Vec::new();
         let mut disturbances = Disturbances::default();
+        // Before the first scene pins this thread.
+        let (with_sender, without) = Placement::choose()
+            .and_then(|with_sender| Ok((with_sender, Placement::without_sender()?)))
+            .map_err(Error::Pin)?;
         for scene in self.scenes() {
             let placement = match scene.link {
-                LinkKind::Wire => Placement::without_sender(),
-                LinkKind::Tap => Placement::choose(),
-            }
-            .map_err(Error::Pin)?;
+                LinkKind::Wire => without,
+                LinkKind::Tap => with_sender,
+            };
             rows.extend(self.play(scene, placement, &mut disturbances, &mut before)?);
             placements.push((scene, placement));
         }
