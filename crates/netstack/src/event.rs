@@ -14,6 +14,29 @@ bitflags::bitflags! {
         const ERROR = 1 << 4;
         /// The connection is over in both directions, whether in order or by an error.
         const CLOSED = 1 << 5;
+        /// The peer has announced urgent data, or it has arrived: `SIGURG`.
+        const URGENT = 1 << 6;
+    }
+}
+
+bitflags::bitflags! {
+    /// What a socket is ready for, with the meaning and the values of `epoll`'s events: see
+    /// [`poll`](crate::Stack::poll).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct PollFlags: u32 {
+        /// A receive call would not wait: at least as many bytes as the low-water mark says are
+        /// there, or their end, or a connection to accept (`EPOLLIN`).
+        const IN = 0x001;
+        /// The urgent byte is there (`EPOLLPRI`).
+        const PRI = 0x002;
+        /// A third of the send buffer is free, or a send call would fail at once (`EPOLLOUT`).
+        const OUT = 0x004;
+        /// The connection has failed, and nobody has taken the error (`EPOLLERR`).
+        const ERR = 0x008;
+        /// Both directions are over (`EPOLLHUP`).
+        const HUP = 0x010;
+        /// Nothing more will be received (`EPOLLRDHUP`).
+        const RDHUP = 0x2000;
     }
 }
 

@@ -104,12 +104,12 @@ pub use buffer::{PacketBuffer, Segment};
 pub use config::{
     Config, ConfigError, Ipv4Cidr, LinkCapabilities, MacAddress, ParseCidrError, TcpConfig,
 };
-pub use event::{Event, ListenerId, Readiness, SocketId};
+pub use event::{Event, ListenerId, PollFlags, Readiness, SocketId};
 pub use meta::{Checksum, Gso, PartialChecksum, RxMeta, TxMeta};
 pub use stack::Stack;
 pub use statistics::{DropReason, Drops, Statistics, TcpStatistics};
 pub use tcp::{
     ConnectError, ConnectState, ConnectionError, ListenError, ReceiveStatus, SendError, TcpInfo,
-    TcpState,
+    TcpState, UrgentError,
 };
 pub use time::Instant;

@@ -13,7 +13,9 @@ mod control;
 mod egress;
 mod ingress;
 mod neighbors;
+mod polling;
 mod token_bucket;
+mod urgent;
 
 use control::{Control, ControlQueue};
 use neighbors::Neighbors;

@@ -43,9 +43,10 @@ pub(crate) mod test_buffer;
 mod time_wait;
 mod timer_heap;
 mod timestamps;
+mod urgent;
 
 pub use error::{
-    ConnectError, ConnectState, ConnectionError, ListenError, ReceiveStatus, SendError,
+    ConnectError, ConnectState, ConnectionError, ListenError, ReceiveStatus, SendError, UrgentError,
 };
 pub use info::{TcpInfo, TcpState};
 
@@ -293,10 +294,13 @@ impl<B: PacketBuffer> Tcp<B> {
         effects: Effects,
         statistics: &mut TcpStatistics,
     ) -> Result<(), Dropped> {
-        let Effects { readable, peer_closed, acknowledged, end } = effects;
+        let Effects { readable, urgent, peer_closed, acknowledged, end } = effects;
         let Some(socket) = self.sockets.get_mut(key) else { return Ok(()) };
         if readable {
             socket.changes |= Readiness::READABLE;
+        }
+        if urgent {
+            socket.changes |= Readiness::URGENT;
         }
         if peer_closed {
             socket.peer_closed = true;

@@ -41,11 +41,14 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 /// Waits for [`GRACE`]; if nobody drove meanwhile, takes over and returns the shard. Does not touch
 /// the lock while programs drive: whoever waits for it makes its holder's unlock a system call.
 fn stand_by(shared: &Shared) -> Option<MutexGuard<'_, Core>> {
-    // Relaxed, both: a hint; the lock decides.
-    let turns = shared.turns.load(Ordering::Relaxed);
-    thread::park_timeout(GRACE);
-    if shared.turns.load(Ordering::Relaxed) != turns {
-        return None;
+    // Who waits outside of calls does not drive: there is nobody to give a chance to.
+    if !shared.is_watched() {
+        // Relaxed, both: a hint; the lock decides.
+        let turns = shared.turns.load(Ordering::Relaxed);
+        thread::park_timeout(GRACE);
+        if shared.turns.load(Ordering::Relaxed) != turns {
+            return None;
+        }
     }
     let mut core = shared.lock();
     match core.driver {

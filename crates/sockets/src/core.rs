@@ -13,9 +13,11 @@ use std::{
 
 use netdev::Link;
 use netdma::{Offload, ReceiveId, RxPacket};
-use netstack::{Event, Instant, ListenerId, Readiness, RxMeta, SocketId, TxMeta};
+use netstack::{Event, Instant, ListenerId, PollFlags, Readiness, RxMeta, SocketId, TxMeta};
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::{poll_set::Interest, poller::PollEvents, pollers::Pollers};
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
 /// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
@@ -29,11 +31,16 @@ const SERVE_BYTES: usize = 64 * 1024;
 const MAX_FRAMES: usize = 32;
 
 /// What a thread waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Socket(SocketId),
     Listener(ListenerId),
+    Poller(PollerId),
 }
+
+/// Names a poller. Ids are not used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PollerId(pub(crate) u64);
 
 /// A thread that waits while another one drives.
 #[derive(Debug, Default)]
@@ -41,6 +48,21 @@ pub(crate) struct Waiter {
     pub(crate) condvar: Condvar,
     /// Set under the shard's lock, with the notification.
     pub(crate) woken: AtomicBool,
+    /// The thread's next wait, or the one it is in, is to end.
+    interrupted: AtomicBool,
+}
+
+impl Waiter {
+    pub(crate) fn interrupt(&self) {
+        // Release: what the caller did before is seen by the call that ends.
+        self.interrupted.store(true, Ordering::Release);
+    }
+
+    /// Whether the thread was interrupted since it was last asked.
+    pub(crate) fn take_interruption(&self) -> bool {
+        // Relaxed first, as this is looked at before every wait. Acquire: pairs with `interrupt`.
+        self.interrupted.load(Ordering::Relaxed) && self.interrupted.swap(false, Ordering::Acquire)
+    }
 }
 
 /// Who drives the shard.
@@ -77,6 +99,12 @@ impl Kicks {
         Ok(Self { program: event()?, background: event()? })
     }
 
+    /// Wakes a driver of either role. What a signal handler may do.
+    pub(crate) fn kick_all(&self) {
+        Self::kick(&self.program);
+        Self::kick(&self.background);
+    }
+
     fn kick(fd: &OwnedFd) {
         // The counter is full only if it was never read: then the driver is awake already.
         let _full = rustix::io::write(fd, &1u64.to_ne_bytes());
@@ -102,6 +130,7 @@ pub(crate) struct Core {
     /// Receive calls in progress: at most one for a socket.
     receives: Vec<(SocketId, ReceiveId)>,
     waiting: Vec<(Key, Arc<Waiter>)>,
+    pollers: Pollers,
     /// Sockets whose copies have all ended, for the length of [`Core::reap`].
     idle: Vec<SocketId>,
 }
@@ -127,6 +156,7 @@ impl Core {
             frames_at_once: 1,
             receives: Vec::new(),
             waiting: Vec::new(),
+            pollers: Pollers::default(),
             idle: Vec::new(),
         }
     }
@@ -189,6 +219,7 @@ impl Core {
             Ok(frames) => frames,
             Err(error) => {
                 *link_failure = Some((io::ErrorKind::NetworkDown, error.to_string()));
+                self.pollers.on_event_for_all();
                 self.wake_all();
                 0
             }
@@ -212,6 +243,7 @@ impl Core {
                 }
             };
             self.wake(key);
+            self.tell_pollers(key, flags_of(event));
         }
     }
 
@@ -285,6 +317,77 @@ impl Core {
         Ok(taken)
     }
 
+    /// What a socket is ready for. Once the link is gone, for an error.
+    pub(crate) fn poll(&mut self, key: Key) -> PollFlags {
+        let Self { stack, link_failure, .. } = self;
+        poll(stack, link_failure.is_some(), key)
+    }
+
+    pub(crate) fn add_poller(&mut self) -> PollerId {
+        self.pollers.add()
+    }
+
+    /// Returns whether the poller had an event.
+    pub(crate) fn remove_poller(&mut self, id: PollerId) -> bool {
+        self.pollers.remove(id)
+    }
+
+    /// Gives a poller an event; `false` if it has one.
+    pub(crate) fn signal_with(&mut self, id: PollerId, event: &Arc<OwnedFd>) -> bool {
+        self.pollers.signal_with(id, event)
+    }
+
+    /// Has a poller watch a socket; `false` if it does already.
+    pub(crate) fn watch(&mut self, id: PollerId, key: Key, interest: Interest) -> bool {
+        let added = self.pollers.with(id, |set| set.add(key, interest));
+        self.wake(Key::Poller(id));
+        added
+    }
+
+    /// Has a poller watch a socket for something else; `false` if it does not watch it.
+    pub(crate) fn rewatch(&mut self, id: PollerId, key: Key, interest: Interest) -> bool {
+        let modified = self.pollers.with(id, |set| set.modify(key, interest));
+        self.wake(Key::Poller(id));
+        modified
+    }
+
+    /// Has a poller watch a socket no more; `false` if it does not.
+    pub(crate) fn unwatch(&mut self, id: PollerId, key: Key) -> bool {
+        self.pollers.with(id, |set| set.remove(key))
+    }
+
+    /// Collects what is ready; `true` if the wait is to end anyway.
+    pub(crate) fn collect_events(&mut self, id: PollerId, events: &mut PollEvents) -> bool {
+        let Self { pollers, stack, link_failure, .. } = self;
+        let is_down = link_failure.is_some();
+        pollers.collect(id, events, |key| poll(stack, is_down, key))
+    }
+
+    /// Ends one wait of a poller.
+    pub(crate) fn notify_poller(&mut self, id: PollerId) {
+        self.pollers.notify(id);
+        self.wake(Key::Poller(id));
+    }
+
+    /// Tells pollers that a socket may be ready.
+    pub(crate) fn tell_pollers(&mut self, key: Key, flags: PollFlags) {
+        let Self { pollers, waiting, asleep, .. } = self;
+        let mut kick = false;
+        pollers.on_event(key, flags, |poller| {
+            let key = Key::Poller(poller);
+            notify_all(waiting, key);
+            kick |= asleep.is_some_and(|driver| driver.key == Some(key));
+        });
+        if kick {
+            self.kick_driver();
+        }
+    }
+
+    /// No poller watches a socket that is gone.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.pollers.forget(key);
+    }
+
     pub(crate) fn start_waiting(&mut self, key: Key, waiter: &Arc<Waiter>) {
         // Relaxed: written and read under the shard's lock.
         waiter.woken.store(false, Ordering::Relaxed);
@@ -297,11 +400,19 @@ impl Core {
 
     /// Wakes who waits for `key`, the driver included.
     pub(crate) fn wake(&mut self, key: Key) {
-        for (_, waiter) in self.waiting.iter().filter(|(other, _)| *other == key) {
-            notify(waiter);
-        }
+        notify_all(&self.waiting, key);
         if self.asleep.is_some_and(|driver| driver.key == Some(key)) {
             self.kick_driver();
+        }
+    }
+
+    /// Wakes the threads that were interrupted, but for the driver, which looks for itself.
+    pub(crate) fn wake_interrupted(&self) {
+        for (_, waiter) in &self.waiting {
+            // Relaxed: the thread itself takes it.
+            if waiter.interrupted.load(Ordering::Relaxed) {
+                notify(waiter);
+            }
         }
     }
 
@@ -372,6 +483,41 @@ fn tx_info(meta: TxMeta) -> netdev::TxInfo {
             size: short(gso.segment_size),
             header_len: short(gso.header_len),
         }),
+    }
+}
+
+/// What a socket is ready for.
+fn poll(stack: &mut netstack::Stack<RxPacket>, is_down: bool, key: Key) -> PollFlags {
+    let flags = match key {
+        Key::Socket(id) => stack.poll(id),
+        Key::Listener(id) => stack.poll_listener(id),
+        Key::Poller(_) => PollFlags::empty(),
+    };
+    let down = PollFlags::IN | PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
+    if is_down { flags | down } else { flags }
+}
+
+/// What a socket may be ready for after an event.
+fn flags_of(event: Event) -> PollFlags {
+    let Event::Socket { ready, .. } = event else { return PollFlags::IN };
+    let mut flags = PollFlags::empty();
+    for (change, what) in [
+        (Readiness::READABLE, PollFlags::IN),
+        (Readiness::URGENT, PollFlags::IN | PollFlags::PRI),
+        (Readiness::WRITABLE | Readiness::CONNECTED, PollFlags::OUT),
+        (Readiness::PEER_CLOSED, PollFlags::IN | PollFlags::RDHUP | PollFlags::HUP),
+        (Readiness::ERROR | Readiness::CLOSED, PollFlags::all()),
+    ] {
+        if ready.intersects(change) {
+            flags |= what;
+        }
+    }
+    flags
+}
+
+fn notify_all(waiting: &[(Key, Arc<Waiter>)], key: Key) {
+    for (_, waiter) in waiting.iter().filter(|(other, _)| *other == key) {
+        notify(waiter);
     }
 }
 

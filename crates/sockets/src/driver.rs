@@ -16,7 +16,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use netstack::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, Waiter};
+use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, PollerId, Waiter};
 
 /// What all threads of a shard share.
 pub(crate) struct Shared {
@@ -39,6 +39,11 @@ pub(crate) struct Shared {
     pub(crate) turns: AtomicU64,
     /// The last handle is gone.
     pub(crate) closing: AtomicBool,
+    /// A thread was interrupted, and the driver has not looked which.
+    interruption: AtomicBool,
+    /// How many wait for the stack outside of its calls: then the background thread drives whenever
+    /// no call does.
+    watchers: AtomicUsize,
 }
 
 impl Shared {
@@ -52,6 +57,8 @@ impl Shared {
             epoch: std::time::Instant::now(),
             turns: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            interruption: AtomicBool::new(false),
+            watchers: AtomicUsize::new(0),
         })
     }
 
@@ -69,11 +76,30 @@ impl Shared {
     /// One turn; `false` if there was nothing to do. Gives the lock to a thread that waits for it
     /// afterwards, so that a flood of packets does not keep calls out.
     pub(crate) fn turn(&self, core: &mut MutexGuard<'_, Core>) -> bool {
+        // Relaxed first, as this is looked at in every turn. Acquire: pairs with `on_interruption`.
+        if self.interruption.load(Ordering::Relaxed)
+            && self.interruption.swap(false, Ordering::Acquire)
+        {
+            core.wake_interrupted();
+        }
         let worked = core.turn(self.now());
         if worked {
             MutexGuard::bump(core);
         }
         worked
+    }
+
+    /// A thread was interrupted. The driver looks which: this may be a signal handler.
+    pub(crate) fn on_interruption(&self) {
+        // Release: the thread's own flag comes before it.
+        self.interruption.store(true, Ordering::Release);
+        self.kicks.kick_all();
+    }
+
+    /// Whether somebody waits for the stack outside of its calls.
+    pub(crate) fn is_watched(&self) -> bool {
+        // Relaxed: it guards nothing else. Who begins to watch wakes the background thread.
+        self.watchers.load(Ordering::Relaxed) > 0
     }
 
     /// Blocks the driver until the link or the engine has something, a kick, or `until`. It must
@@ -141,6 +167,15 @@ fn timespec(duration: Duration) -> Timespec {
     }
 }
 
+/// What the calling thread waits on, in all stacks.
+pub(crate) fn current_waiter() -> Arc<Waiter> {
+    WAITER.with(Arc::clone)
+}
+
+thread_local! {
+    static WAITER: Arc<Waiter> = Arc::default();
+}
+
 /// A thread inside a call. It holds the shard's lock except while it sleeps.
 pub(crate) struct Call<'a> {
     shared: &'a Shared,
@@ -159,6 +194,34 @@ impl<'a> Call<'a> {
 
     pub(crate) fn now(&self) -> Instant {
         self.shared.now()
+    }
+
+    /// Whether the calling thread was interrupted.
+    pub(crate) fn take_interruption(&self) -> bool {
+        WAITER.with(|waiter| waiter.take_interruption())
+    }
+
+    /// Sees to what has arrived, unless another thread drives.
+    pub(crate) fn turn(&mut self) {
+        if self.core.driver == Driver::Nobody || self.drives {
+            self.count_turn();
+            self.shared.turn(&mut self.core);
+        }
+    }
+
+    /// Gives a poller an event, which is watched from outside.
+    pub(crate) fn signal_with(&mut self, poller: PollerId, event: &Arc<OwnedFd>) {
+        if self.core.signal_with(poller, event) {
+            // Relaxed: see `is_watched`.
+            self.shared.watchers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn remove_poller(&mut self, poller: PollerId) {
+        if self.core.remove_poller(poller) {
+            // Relaxed: see `is_watched`.
+            self.shared.watchers.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Makes progress towards whatever the caller waits for: one turn, or one sleep until something
@@ -196,10 +259,14 @@ impl<'a> Call<'a> {
         self.drives
     }
 
-    fn drive(&mut self, key: Key, until: Option<Instant>) {
+    fn count_turn(&self) {
         // Relaxed, and not one addition: a hint, written under the lock.
         let turns = self.shared.turns.load(Ordering::Relaxed);
         self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
+    }
+
+    fn drive(&mut self, key: Key, until: Option<Instant>) {
+        self.count_turn();
         if !self.shared.turn(&mut self.core) {
             self.shared.block(&mut self.core, Some(key), until);
         }
@@ -207,9 +274,6 @@ impl<'a> Call<'a> {
 
     /// Sleeps until something happened to `key`, or the role is passed on to this thread.
     fn sleep(&mut self, key: Key, until: Option<Instant>) {
-        thread_local! {
-            static WAITER: Arc<Waiter> = Arc::default();
-        }
         self.core.kick_driver_if_due();
         let timeout = until.map_or(LONGEST_SLEEP, |until| until - self.now()).min(LONGEST_SLEEP);
         WAITER.with(|waiter| {

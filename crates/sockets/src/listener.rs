@@ -1,8 +1,18 @@
-use std::{io, net::SocketAddrV4, time::Duration};
+use std::{
+    io,
+    net::SocketAddrV4,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use netstack::{ListenError, ListenerId};
+use netstack::ListenerId;
 
-use crate::{Stack, TcpStream, core::Key};
+use crate::{
+    Stack, TcpStream,
+    core::Key,
+    errno::{self, Errno},
+    poller::sealed,
+};
 
 /// Connections that wait for `accept`, as Linux's `SOMAXCONN` has it since 5.4.
 const BACKLOG: usize = 4096;
@@ -13,6 +23,7 @@ pub struct TcpListener {
     stack: Stack,
     id: ListenerId,
     address: SocketAddrV4,
+    nonblocking: AtomicBool,
 }
 
 impl TcpListener {
@@ -25,10 +36,10 @@ impl TcpListener {
     pub fn bind(stack: &Stack, address: SocketAddrV4) -> io::Result<Self> {
         let mut call = stack.call();
         call.core().check_link()?;
-        let id = call.core().stack.listen(address, BACKLOG).map_err(listen_error)?;
+        let id = call.core().stack.listen(address, BACKLOG).map_err(errno::of_listen)?;
         let address = call.core().stack.listener_address(id).unwrap_or(address);
         drop(call);
-        Ok(Self { stack: stack.clone(), id, address })
+        Ok(Self { stack: stack.clone(), id, address, nonblocking: AtomicBool::new(false) })
     }
 
     /// Where it listens.
@@ -37,11 +48,24 @@ impl TcpListener {
         self.address
     }
 
+    /// Whether [`accept`](Self::accept) fails with `WouldBlock` rather than wait.
+    ///
+    /// # Errors
+    ///
+    /// None, at present: the signature is [`std::net`]'s.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        // Relaxed: it guards nothing else.
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Waits for a connection.
     ///
     /// # Errors
     ///
-    /// `NetworkDown` if the link is gone.
+    /// `WouldBlock` if there is none and the listener is
+    /// [non-blocking](Self::set_nonblocking), `Interrupted` if the thread's
+    /// [`Interrupter`](crate::Interrupter) said so, `NetworkDown` if the link is gone.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddrV4)> {
         self.accept_until(None)
     }
@@ -50,7 +74,7 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// `TimedOut` if none came, `NetworkDown` if the link is gone.
+    /// `TimedOut` if none came; otherwise as for [`accept`](Self::accept).
     pub fn accept_timeout(&self, timeout: Duration) -> io::Result<(TcpStream, SocketAddrV4)> {
         self.accept_until(Some(timeout))
     }
@@ -58,14 +82,25 @@ impl TcpListener {
     fn accept_until(&self, timeout: Option<Duration>) -> io::Result<(TcpStream, SocketAddrV4)> {
         let mut call = self.stack.call();
         let deadline = timeout.map(|timeout| call.now() + timeout);
+        // Relaxed: it guards nothing else.
+        let nonblocking = self.nonblocking.load(Ordering::Relaxed);
+        if nonblocking {
+            call.turn();
+        }
         loop {
             if let Some((id, peer)) = call.core().stack.accept(self.id) {
                 drop(call);
                 return Ok((TcpStream::new(self.stack.clone(), id), peer));
             }
             call.core().check_link()?;
+            if nonblocking {
+                return Err(Errno::AGAIN.into());
+            }
             if deadline.is_some_and(|deadline| deadline <= call.now()) {
                 return Err(io::ErrorKind::TimedOut.into());
+            }
+            if call.take_interruption() {
+                return Err(Errno::INTR.into());
             }
             call.wait(Key::Listener(self.id), deadline);
         }
@@ -78,11 +113,18 @@ impl TcpListener {
     }
 }
 
+impl sealed::Pollable for TcpListener {
+    fn source(&self) -> sealed::Source<'_> {
+        sealed::Source { stack: &self.stack, key: Key::Listener(self.id) }
+    }
+}
+
 impl Drop for TcpListener {
     fn drop(&mut self) {
         let mut call = self.stack.call();
         let now = call.now();
         call.core().stack.close_listener(now, self.id);
+        call.core().forget(Key::Listener(self.id));
         call.core().transmit(now);
     }
 }
@@ -99,12 +141,4 @@ impl Iterator for Incoming<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.listener.accept().map(|(stream, _peer)| stream))
     }
-}
-
-fn listen_error(error: ListenError) -> io::Error {
-    let kind = match error {
-        ListenError::AddressInUse(_) | ListenError::PortsExhausted => io::ErrorKind::AddrInUse,
-        ListenError::AddressNotAvailable(_) => io::ErrorKind::AddrNotAvailable,
-    };
-    io::Error::new(kind, error)
 }

@@ -10,7 +10,7 @@ use netdma::{Copybreak, Counters, Offload};
 use netstack::TcpConfig;
 
 use crate::{
-    Config, StartError, background,
+    Config, Interrupter, StartError, background,
     core::{Core, Kicks},
     driver::{Call, Shared},
 };
@@ -99,6 +99,21 @@ impl Stack {
             offload: *core.offload.counters(),
             engine: core.offload.engine().map(|engine| engine.stats().clone()),
         }
+    }
+
+    /// What interrupts the calls that this thread makes, as a signal would.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        Interrupter::new(self)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// Whether both are handles of one stack.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
     }
 
     pub(crate) fn call(&self) -> Call<'_> {

@@ -6,12 +6,15 @@ use std::{
 };
 
 use dmaengine::{Target, lend};
-use netstack::{
-    ConnectError, ConnectState, ConnectionError, Instant, ReceiveStatus, SendError, SocketId,
-    TcpInfo,
-};
+use netstack::{ConnectState, Instant, PollFlags, ReceiveStatus, SendError, SocketId, TcpInfo};
 
-use crate::{Stack, core::Key, driver::Call};
+use crate::{
+    Stack,
+    core::{Core, Key},
+    driver::Call,
+    errno::{self, Errno},
+    poller::sealed,
+};
 
 /// A TCP connection, as [`std::net::TcpStream`].
 ///
@@ -23,8 +26,7 @@ pub struct TcpStream {
     id: SocketId,
     read_timeout: Timeout,
     write_timeout: Timeout,
-    /// Shut down for reading: what is queued can still be read, then the stream ends.
-    read_shut: AtomicBool,
+    nonblocking: AtomicBool,
 }
 
 /// A timeout in nanoseconds, 0 for none.
@@ -66,7 +68,7 @@ impl TcpStream {
             id,
             read_timeout: Timeout::default(),
             write_timeout: Timeout::default(),
-            read_shut: AtomicBool::new(false),
+            nonblocking: AtomicBool::new(false),
         }
     }
 
@@ -81,7 +83,7 @@ impl TcpStream {
             let mut call = stack.call();
             call.core().check_link()?;
             let now = call.now();
-            let id = call.core().stack.connect(now, peer).map_err(connect_error)?;
+            let id = call.core().stack.connect(now, peer).map_err(errno::of_connect)?;
             call.core().transmit(now);
             id
         };
@@ -91,16 +93,73 @@ impl TcpStream {
         let outcome = loop {
             match call.core().stack.connect_state(id) {
                 ConnectState::Connected => break Ok(()),
-                ConnectState::Failed(error) => break Err(connection_error(error)),
+                ConnectState::Failed(error) => break Err(errno::of_connection(error).into()),
                 ConnectState::InProgress => {}
             }
             if let Err(gone) = call.core().check_link() {
                 break Err(gone);
             }
+            if call.take_interruption() {
+                break Err(Errno::INTR.into());
+            }
             call.wait(Key::Socket(id), None);
         };
         drop(call);
         outcome.map(|()| stream)
+    }
+
+    /// Begins to connect to `peer`, on a stream that is [non-blocking](Self::set_nonblocking). It is
+    /// writable once that is over; [`take_error`](Self::take_error) then says how it went.
+    ///
+    /// # Errors
+    ///
+    /// `NetworkUnreachable`, `AddrNotAvailable`, as for the kernel's sockets. (`EINPROGRESS` is not
+    /// an error here.)
+    pub fn connect_nonblocking(stack: &Stack, peer: SocketAddrV4) -> io::Result<Self> {
+        let mut call = stack.call();
+        call.core().check_link()?;
+        let now = call.now();
+        let id = call.core().stack.connect(now, peer).map_err(errno::of_connect)?;
+        call.core().transmit(now);
+        let stream = Self::new(stack.clone(), id);
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    /// Whether calls fail with `WouldBlock` rather than wait (`O_NONBLOCK`). [`Poller`](crate::Poller)
+    /// says when to call again.
+    ///
+    /// # Errors
+    ///
+    /// None, at present: the signature is [`std::net`]'s.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        // Relaxed: it guards nothing else.
+        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The connection's error, if it has failed and nobody was told yet (`SO_ERROR`).
+    ///
+    /// # Errors
+    ///
+    /// None, at present: the signature is [`std::net`]'s.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let error = self.stack.call().core().stack.take_error(self.id);
+        Ok(error.map(|error| errno::of_connection(error).into()))
+    }
+
+    /// What the stream is ready for now, as `poll(2)` would say.
+    #[must_use]
+    pub fn poll(&self) -> PollFlags {
+        let mut call = self.stack.call();
+        call.turn();
+        call.core().poll(Key::Socket(self.id))
+    }
+
+    /// The stack that it belongs to.
+    #[must_use]
+    pub const fn stack(&self) -> &Stack {
+        &self.stack
     }
 
     /// The peer's address.
@@ -182,18 +241,16 @@ impl TcpStream {
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let mut call = self.stack.call();
         let now = call.now();
-        call.core().stack.local_address(self.id).ok_or_else(not_connected)?;
-        if how != Shutdown::Read {
-            call.core().stack.shutdown(now, self.id).map_err(|_gone| not_connected())?;
-            call.core().transmit(now);
-        }
-        if how != Shutdown::Write {
-            // Relaxed: readers look at it under the shard's lock.
-            self.read_shut.store(true, Ordering::Relaxed);
-        }
+        let Core { stack, .. } = call.core();
+        // Both, also if the connection is gone: later calls find this end shut down.
+        let receive = (how != Shutdown::Write).then(|| stack.shutdown_receive(self.id));
+        let send = (how != Shutdown::Read).then(|| stack.shutdown(now, self.id));
+        call.core().transmit(now);
         // Readers and writers that wait see it.
-        call.core().wake(Key::Socket(self.id));
-        Ok(())
+        let key = Key::Socket(self.id);
+        call.core().wake(key);
+        call.core().tell_pollers(key, PollFlags::all());
+        receive.into_iter().chain(send).collect::<Result<_, _>>().map_err(|_gone| not_connected())
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -207,12 +264,19 @@ impl TcpStream {
     fn receive_into(&self, target: Target) -> io::Result<usize> {
         let mut call = self.stack.call();
         let deadline = self.read_timeout.deadline(call.now());
+        let nonblocking = self.is_nonblocking();
+        if nonblocking {
+            call.turn();
+        }
         let key = Key::Socket(self.id);
         // Each call has its own state; one after the other on the same socket, so that each gets
         // contiguous bytes.
         while call.core().is_receiving(self.id) {
-            if passed(deadline, call.now()) {
-                return Err(io::ErrorKind::WouldBlock.into());
+            if nonblocking || passed(deadline, call.now()) {
+                return Err(Errno::AGAIN.into());
+            }
+            if call.take_interruption() {
+                return Err(Errno::INTR.into());
             }
             call.wait(key, deadline);
         }
@@ -230,22 +294,31 @@ impl TcpStream {
                 break Ok(progress.taken);
             }
             match receive.call.core().stack.receive_status(self.id) {
-                // Relaxed: written under the shard's lock.
-                ReceiveStatus::Open if self.read_shut.load(Ordering::Relaxed) => break Ok(0),
                 ReceiveStatus::Open => {}
                 ReceiveStatus::EndOfStream => break Ok(0),
-                ReceiveStatus::Failed(error) => break Err(connection_error(error)),
+                ReceiveStatus::Failed(error) => {
+                    receive.call.core().stack.take_error(self.id);
+                    break Err(errno::of_connection(error).into());
+                }
             }
             if let Err(gone) = receive.call.core().check_link() {
                 break Err(gone);
             }
-            if passed(deadline, receive.call.now()) {
-                break Err(io::ErrorKind::WouldBlock.into());
+            if nonblocking || passed(deadline, receive.call.now()) {
+                break Err(Errno::AGAIN.into());
+            }
+            if receive.call.take_interruption() {
+                break Err(Errno::INTR.into());
             }
             receive.call.wait(key, deadline);
         };
         drop(receive);
         outcome
+    }
+
+    fn is_nonblocking(&self) -> bool {
+        // Relaxed: it guards nothing else.
+        self.nonblocking.load(Ordering::Relaxed)
     }
 
     fn send(&self, bytes: &[u8]) -> io::Result<usize> {
@@ -254,6 +327,8 @@ impl TcpStream {
         }
         let mut call = self.stack.call();
         let deadline = self.write_timeout.deadline(call.now());
+        let nonblocking = self.is_nonblocking();
+        let mut tried_again = false;
         loop {
             let now = call.now();
             match call.core().stack.send(now, self.id, bytes) {
@@ -262,12 +337,21 @@ impl TcpStream {
                     return Ok(taken);
                 }
                 Err(SendError::WouldBlock) => {}
-                Err(SendError::ShutDown) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Err(SendError::Connection(error)) => return Err(connection_error(error)),
+                Err(SendError::ShutDown) => return Err(Errno::PIPE.into()),
+                Err(SendError::Connection(error)) => return Err(errno::of_connection(error).into()),
             }
             call.core().check_link()?;
-            if passed(deadline, now) {
-                return Err(io::ErrorKind::WouldBlock.into());
+            if nonblocking && !tried_again {
+                // Acknowledgments may have arrived that nobody has looked at.
+                tried_again = true;
+                call.turn();
+                continue;
+            }
+            if nonblocking || passed(deadline, now) {
+                return Err(Errno::AGAIN.into());
+            }
+            if call.take_interruption() {
+                return Err(Errno::INTR.into());
             }
             call.wait(Key::Socket(self.id), deadline);
         }
@@ -306,11 +390,18 @@ impl Write for TcpStream {
     }
 }
 
+impl sealed::Pollable for TcpStream {
+    fn source(&self) -> sealed::Source<'_> {
+        sealed::Source { stack: &self.stack, key: Key::Socket(self.id) }
+    }
+}
+
 impl Drop for TcpStream {
     fn drop(&mut self) {
         let mut call = self.stack.call();
         let now = call.now();
         call.core().stack.close(now, self.id);
+        call.core().forget(Key::Socket(self.id));
         call.core().transmit(now);
     }
 }
@@ -355,26 +446,5 @@ fn passed(deadline: Option<Instant>, now: Instant) -> bool {
 }
 
 fn not_connected() -> io::Error {
-    io::ErrorKind::NotConnected.into()
-}
-
-fn connection_error(error: ConnectionError) -> io::Error {
-    let kind = match error {
-        ConnectionError::Refused => io::ErrorKind::ConnectionRefused,
-        ConnectionError::Reset => io::ErrorKind::ConnectionReset,
-        ConnectionError::TimedOut => io::ErrorKind::TimedOut,
-        ConnectionError::HostUnreachable => io::ErrorKind::HostUnreachable,
-        ConnectionError::NotOpen => io::ErrorKind::NotConnected,
-    };
-    io::Error::new(kind, error)
-}
-
-fn connect_error(error: ConnectError) -> io::Error {
-    let kind = match error {
-        ConnectError::AddressNotAvailable(_) | ConnectError::PortsExhausted(_) => {
-            io::ErrorKind::AddrNotAvailable
-        }
-        ConnectError::NetworkUnreachable(_) => io::ErrorKind::NetworkUnreachable,
-    };
-    io::Error::new(kind, error)
+    Errno::NOTCONN.into()
 }

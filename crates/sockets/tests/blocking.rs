@@ -3,59 +3,15 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4},
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use dmaengine::{Arena, DmaDevice, Registry, ThreadsDevice};
-use netdev::{BufferCounts, Wire, WireConfig};
-use netdma::Copybreak;
-use netstack::Ipv4Cidr;
-use sockets::{Config, Stack, TcpListener, TcpStream};
+use sockets::{TcpListener, TcpStream};
 
-const PORT: u16 = 7;
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), PORT);
+use self::pair::{SERVER, connect, connected, pair, pattern};
 
-fn config(host: u8) -> Config {
-    let mut config =
-        Config::new(Ipv4Cidr { address: Ipv4Addr::new(10, 0, 0, host), prefix_len: 24 });
-    config.copybreak = Copybreak::Bytes(0);
-    config
-}
-
-/// A client's and a server's stack. The server copies with a thread.
-fn pair() -> (Stack, Stack) {
-    let wire =
-        WireConfig { buffers: BufferCounts { small: 2048, large: 128 }, ..WireConfig::default() };
-    let arena = Arena::new(2 * wire.arena_len()).unwrap();
-    let (a, b) = Wire::pair(&arena, &wire).unwrap();
-    let device = Arc::new(ThreadsDevice::new(1));
-    device.map(&arena).unwrap();
-    let registry = Registry::new();
-    registry.register(device);
-    let engine = registry.request("dma0chan0").unwrap();
-    let client = Stack::start(Box::new(a), None, &config(1)).unwrap();
-    let server = Stack::start(Box::new(b), Some(engine), &config(2)).unwrap();
-    (client, server)
-}
-
-fn connected() -> (TcpStream, TcpStream) {
-    let (client, server) = pair();
-    connect(&client, &TcpListener::bind(&server, SERVER).unwrap())
-}
-
-fn connect(client: &Stack, listener: &TcpListener) -> (TcpStream, TcpStream) {
-    thread::scope(|scope| {
-        let accepting = scope.spawn(|| listener.accept().unwrap().0);
-        let client = TcpStream::connect(client, SERVER).unwrap();
-        (client, accepting.join().unwrap())
-    })
-}
-
-fn pattern(len: usize, seed: u8) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 253) as u8 ^ seed).collect()
-}
+mod pair;
 
 #[test]
 fn a_large_stream_arrives_in_order_and_then_ends() {
@@ -258,7 +214,7 @@ fn a_port_has_one_listener() {
     assert_eq!(TcpListener::bind(&server, SERVER).unwrap_err().kind(), ErrorKind::AddrInUse);
     drop(first);
     TcpListener::bind(&server, SERVER).unwrap();
-    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 9, 9, 9), PORT);
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(10, 9, 9, 9), SERVER.port());
     assert_eq!(
         TcpListener::bind(&server, elsewhere).unwrap_err().kind(),
         ErrorKind::AddrNotAvailable

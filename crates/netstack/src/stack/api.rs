@@ -112,7 +112,11 @@ impl<B: PacketBuffer> Stack<B> {
         match self.tcp.sockets.open(id) {
             None => ConnectState::Failed(ConnectionError::NotOpen),
             Some(socket) if socket.connected => ConnectState::Connected,
-            Some(socket) => socket.error.map_or(ConnectState::InProgress, ConnectState::Failed),
+            Some(socket) => match socket.error {
+                Some(error) => ConnectState::Failed(error),
+                None if socket.is_closed() => ConnectState::Failed(ConnectionError::NotOpen),
+                None => ConnectState::InProgress,
+            },
         }
     }
 
@@ -121,11 +125,21 @@ impl<B: PacketBuffer> Stack<B> {
     ///
     /// # Errors
     ///
-    /// See [`SendError`]; nothing was taken.
+    /// See [`SendError`]; nothing was taken. A connection's error is told once.
     pub fn send(&mut self, now: Instant, id: SocketId, data: &[u8]) -> Result<usize, SendError> {
+        self.send_with(now, id, data, false)
+    }
+
+    pub(super) fn send_with(
+        &mut self,
+        now: Instant,
+        id: SocketId,
+        data: &[u8],
+        urgent: bool,
+    ) -> Result<usize, SendError> {
         self.advance(now);
         let socket = self.tcp.sockets.open_mut(id).ok_or(ConnectionError::NotOpen)?;
-        if let Some(error) = socket.error {
+        if let Some(error) = socket.error.take() {
             return Err(error.into());
         }
         if socket.shut_down {
@@ -149,6 +163,9 @@ impl<B: PacketBuffer> Stack<B> {
         if taken == 0 {
             return Err(SendError::WouldBlock);
         }
+        if urgent {
+            connection.sender_mut().mark_urgent();
+        }
         self.tcp.sockets.settle(id.0);
         Ok(taken)
     }
@@ -159,19 +176,35 @@ impl<B: PacketBuffer> Stack<B> {
         self.tcp.sockets.open(id).map_or(0, Socket::send_space)
     }
 
-    /// Bytes in order that [`take`](Self::take) has not handed out yet.
+    /// Bytes in order that [`take`](Self::take) has not handed out yet. An urgent byte is one of
+    /// them.
     #[must_use]
     pub fn receive_available(&self, id: SocketId) -> usize {
         self.tcp.sockets.open(id).map_or(0, |socket| socket.queue.available())
     }
 
     /// Takes the next piece of the stream, of at most `max` bytes; `None` if there is nothing, or
-    /// `max` is 0. The pieces are as the peer's segments came: call it again for more.
+    /// `max` is 0. The pieces are as the peer's segments came: call it again for more. None goes
+    /// across the [urgent mark](Self::is_at_mark). If the next byte is the urgent one, it is left
+    /// out first, and is gone, unless it is read [inline](Self::set_urgent_inline).
     ///
     /// The memory stays charged until [`release`](Self::release) gets [`Segment::charge`]. If `max`
     /// cuts a segment, the buffer is cloned and the charge comes with its last piece.
     pub fn take(&mut self, id: SocketId, max: usize) -> Option<Segment<B>> {
-        self.tcp.sockets.open_mut(id)?.queue.take(max)
+        let queue = &mut self.tcp.sockets.open_mut(id)?.queue;
+        let charged = queue.charged();
+        let segment = queue.take(max);
+        if queue.charged() < charged {
+            // An urgent byte was alone in its frame.
+            self.update_window(id);
+        }
+        segment
+    }
+
+    /// The bytes that [`take`](Self::take) would give, up to `max` or the urgent mark, and an
+    /// urgent byte before them left out: `MSG_PEEK`.
+    pub fn peek(&self, id: SocketId, max: usize) -> impl Iterator<Item = &[u8]> {
+        self.tcp.sockets.open(id).into_iter().flat_map(move |socket| socket.queue.peek(max))
     }
 
     /// Gives back what [`take`](Self::take) charged, which opens the window, and announces it when
@@ -181,6 +214,11 @@ impl<B: PacketBuffer> Stack<B> {
         self.advance(now);
         let Some(socket) = self.tcp.sockets.open_mut(id) else { return };
         socket.queue.release(charge);
+        self.update_window(id);
+    }
+
+    /// The socket holds less than before.
+    fn update_window(&mut self, id: SocketId) {
         self.tcp.sockets.account(id.0);
         let free = self.tcp.sockets.receive_memory().free();
         if let Some(socket) = self.tcp.sockets.open_mut(id)
@@ -199,7 +237,16 @@ impl<B: PacketBuffer> Stack<B> {
         self.tcp.sockets.receive_memory().charged()
     }
 
-    /// What follows the bytes that can be taken.
+    /// Whether a socket holds more than half of its receive buffer: then a reader that waits for
+    /// more should go on with what it has.
+    #[must_use]
+    pub fn is_receive_buffer_half_full(&self, id: SocketId) -> bool {
+        let half = self.config.tcp.receive_buffer / 2;
+        self.tcp.sockets.open(id).is_some_and(|socket| socket.charged() > half)
+    }
+
+    /// What follows the bytes that can be taken. The end of the stream hides an error, as in Linux;
+    /// [`take_error`](Self::take_error) tells it.
     #[must_use]
     pub fn receive_status(&self, id: SocketId) -> ReceiveStatus {
         let Some(socket) = self.tcp.sockets.open(id) else {
@@ -208,8 +255,28 @@ impl<B: PacketBuffer> Stack<B> {
         match socket.error {
             _ if socket.peer_closed => ReceiveStatus::EndOfStream,
             Some(error) => ReceiveStatus::Failed(error),
+            None if socket.is_receive_shut_down() => ReceiveStatus::EndOfStream,
             None => ReceiveStatus::Open,
         }
+    }
+
+    /// Why the connection failed. It is told once, by this, by [`send`](Self::send), or by whoever
+    /// saw [`ReceiveStatus::Failed`] and took it: `SO_ERROR`.
+    pub fn take_error(&mut self, id: SocketId) -> Option<ConnectionError> {
+        self.tcp.sockets.open_mut(id)?.error.take()
+    }
+
+    /// Receives nothing more but what is queued; what arrives meanwhile is still queued
+    /// (`SHUT_RD`). The peer is not told.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::NotOpen`] if there is no connection (`ENOTCONN`); later receive calls
+    /// find the end of the stream all the same.
+    pub fn shutdown_receive(&mut self, id: SocketId) -> Result<(), ConnectionError> {
+        let socket = self.tcp.sockets.open_mut(id).ok_or(ConnectionError::NotOpen)?;
+        socket.receive_shut_down = true;
+        if socket.is_closed() { Err(ConnectionError::NotOpen) } else { Ok(()) }
     }
 
     /// Closes the sending side: the peer gets everything that was sent, then the end of the stream.
@@ -217,12 +284,13 @@ impl<B: PacketBuffer> Stack<B> {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError`] if there is no connection.
+    /// [`ConnectionError::NotOpen`] if there is no connection (`ENOTCONN`).
     pub fn shutdown(&mut self, now: Instant, id: SocketId) -> Result<(), ConnectionError> {
         self.advance(now);
         let socket = self.tcp.sockets.open_mut(id).ok_or(ConnectionError::NotOpen)?;
-        if let Some(error) = socket.error {
-            return Err(error);
+        if socket.is_closed() {
+            socket.shut_down = true;
+            return Err(ConnectionError::NotOpen);
         }
         if !socket.shut_down {
             socket.shut_down = true;

@@ -5,6 +5,8 @@ mod hostile;
 mod hosts;
 mod opening;
 mod peer;
+mod polling;
 mod receiving;
 mod resets;
 mod sending;
+mod urgent;

@@ -44,6 +44,8 @@ pub(crate) struct Connection<B> {
 pub(crate) struct Effects {
     /// More bytes can be taken.
     pub(crate) readable: bool,
+    /// Urgent data was announced, or has arrived.
+    pub(crate) urgent: bool,
     /// The peer's stream is complete.
     pub(crate) peer_closed: bool,
     /// There is more room in the send buffer.
@@ -176,6 +178,7 @@ impl<B: PacketBuffer> Connection<B> {
         if effects.end.is_some() {
             return Ok(effects);
         }
+        effects.urgent = self.on_urgent(queue, &segment);
         self.on_text(now, queue, free, segment, statistics, effects)
     }
 
@@ -245,11 +248,12 @@ impl<B: PacketBuffer> Connection<B> {
             return Err(DropReason::TcpBadReset);
         }
         statistics.resets_received += 1;
-        let end = match self.state {
-            // Everything has arrived in both directions but the last acknowledgment.
-            Synchronized::LastAck | Synchronized::Closing => End::Closed,
-            _ => End::Failed(ConnectionError::Reset),
+        // As Linux's tcp_reset() says it.
+        let error = match self.state {
+            Synchronized::CloseWait => ConnectionError::BrokenPipe,
+            _ => ConnectionError::Reset,
         };
+        let end = End::Failed(error);
         Ok(Effects { end: Some(end), ..Effects::default() })
     }
 
@@ -280,6 +284,26 @@ impl<B: PacketBuffer> Connection<B> {
             echoed,
         };
         Ok(self.sender.on_ack(now, acknowledgment, statistics))
+    }
+
+    /// RFC 9293 section 3.10.7.4, sixth: the URG bit. As in Linux's `tcp_urg`, the urgent byte is
+    /// noticed as soon as it is there, also in a segment that is out of order.
+    fn on_urgent(&self, queue: &mut ReceiveQueue<B>, segment: &Incoming<B>) -> bool {
+        if self.receiver.has_ended() {
+            return false;
+        }
+        let Header { seq, urgent, .. } = segment.header;
+        let next = self.receiver.next();
+        let mut news = false;
+        if segment.has(Flags::URG) {
+            // It points behind the urgent byte. What is already in order is not announced again.
+            let mark = seq + usize::from(urgent.saturating_sub(1));
+            if !mark.is_before(next) {
+                news = queue.on_urgent_pointer(mark.saturating_offset_from(next));
+            }
+        }
+        let payload = segment.buffer.as_ref().get(segment.payload.clone()).unwrap_or_default();
+        news | queue.look_for_urgent(seq.offset_from(next), payload)
     }
 
     /// RFC 9293 section 3.10.7.4, seventh and eighth: the text and the FIN.
@@ -415,10 +439,13 @@ impl<B: PacketBuffer> Connection<B> {
             ack: self.receiver.next(),
             flags: Flags::ACK,
             window: 0,
+            urgent: 0,
             options,
         };
         let mss = self.sender.mss();
         let max = match room {
+            // What a link cuts has one urgent pointer.
+            Room::SuperFrame(_) if self.sender.is_urgent() => mss,
             Room::Segment => mss,
             // Whole segments: what it is cut into.
             Room::SuperFrame(len) => (len - header.len()) / mss * mss,
@@ -440,6 +467,10 @@ impl<B: PacketBuffer> Connection<B> {
         } else {
             return None;
         };
+        if let Some(urgent) = self.sender.urgent_pointer(outgoing.header.seq) {
+            outgoing.header.flags |= Flags::URG;
+            outgoing.header.urgent = urgent;
+        }
         let pure = outgoing.len == 0;
         outgoing.header.window = self.receiver.on_ack_sent(queue, free, pure);
         Some(outgoing)

@@ -10,6 +10,9 @@ pub enum ConnectionError {
     /// The peer reset the connection (`ECONNRESET`).
     #[error("connection reset by the peer")]
     Reset,
+    /// The peer reset the connection after it had ended its stream (`EPIPE`).
+    #[error("connection reset by the peer, which has sent everything: read what has arrived")]
+    BrokenPipe,
     /// The peer has not answered for too long (`ETIMEDOUT`).
     #[error("connection timed out: the peer does not answer")]
     TimedOut,
@@ -77,12 +80,27 @@ pub enum ConnectState {
     Failed(ConnectionError),
 }
 
+/// Why there is no urgent byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum UrgentError {
+    /// None was announced, it was read already, or it is read inline (`EINVAL`).
+    #[error("no urgent data: none has come, or it is read with the stream")]
+    Nothing,
+    /// It was announced and is under way (`EAGAIN`).
+    #[error("urgent data is under way: wait until the socket has POLLPRI")]
+    NotArrived,
+    /// The connection is gone (`ENOTCONN`).
+    #[error("the connection is gone")]
+    NotConnected,
+}
+
 /// What follows the bytes that can be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReceiveStatus {
     /// More may come.
     Open,
-    /// The peer has sent its last byte.
+    /// The peer has sent its last byte, or nothing more is received: this end has been shut down
+    /// for receiving, or the connection is gone and its error was [taken](crate::Stack::take_error).
     EndOfStream,
     /// The connection has failed. Bytes that arrived before that can still be taken.
     Failed(ConnectionError),

@@ -49,6 +49,11 @@ impl Listener {
         self.established.retain(|&waiting| waiting != socket);
     }
 
+    /// Whether a connection waits to be accepted.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.established.is_empty()
+    }
+
     pub(crate) fn accept(&mut self) -> Option<Key> {
         self.established.pop_front()
     }

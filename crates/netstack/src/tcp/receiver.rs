@@ -87,6 +87,11 @@ impl<B: PacketBuffer> Receiver<B> {
         self.next
     }
 
+    /// The peer's stream is complete.
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     pub(crate) const fn last_ack_sent(&self) -> SeqNumber {
         self.acked
     }

@@ -66,6 +66,7 @@ impl Reply {
             ack: ack.unwrap_or(SeqNumber(0)),
             flags,
             window,
+            urgent: 0,
             options: Options { timestamps, ..Options::default() },
         }
     }

@@ -42,6 +42,8 @@ enum Timer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Probe {
     No,
+    /// Tell the peer of urgent data, which may make it read; then as `Window`.
+    Urgent,
     /// Make the peer say how large its window is.
     Window,
     /// Send what fits, however little: RFC 9293 section 3.8.6.2.1 (4).
@@ -130,6 +132,8 @@ pub(crate) struct Sender {
     unanswered_since: Option<Instant>,
     last_sent: Instant,
     nodelay: bool,
+    /// Where urgent data ends, until the peer has acknowledged it: Linux's `snd_up`.
+    urgent: Option<SeqNumber>,
     /// The end of the last segment that was not full-sized (Minshall's variant of Nagle's algorithm:
     /// one small segment may be in flight, rather than none after any).
     small_end: SeqNumber,
@@ -167,6 +171,7 @@ impl Sender {
             unanswered_since: None,
             last_sent: now,
             nodelay,
+            urgent: None,
             small_end: una,
             retransmits: 0,
         }
@@ -222,6 +227,28 @@ impl Sender {
         self.buffer.push(data)
     }
 
+    /// The last byte that was pushed is urgent.
+    pub(crate) fn mark_urgent(&mut self) {
+        self.urgent = Some(self.una + self.buffer.len()).filter(|_| !self.buffer.is_empty());
+    }
+
+    /// The peer has not acknowledged all urgent data.
+    pub(crate) const fn is_urgent(&self) -> bool {
+        self.urgent.is_some()
+    }
+
+    /// The urgent pointer of a segment that begins at `seq`: the distance to the byte behind the
+    /// urgent one (RFC 6093 section 2.1). As in Linux, if that is too far for the field, the pointer
+    /// goes as far as it can once nothing sent lies beyond.
+    pub(crate) fn urgent_pointer(&self, seq: SeqNumber) -> Option<u16> {
+        const FAR: u16 = u16::MAX;
+        let ahead = self.urgent.filter(|end| end.is_after(seq))?.saturating_offset_from(seq);
+        match u16::try_from(ahead) {
+            Ok(pointer) => Some(pointer),
+            Err(_) => (seq + usize::from(FAR)).is_after(self.max).then_some(FAR),
+        }
+    }
+
     /// No more bytes follow those in the send buffer.
     pub(crate) fn close(&mut self) {
         if self.fin == Fin::Open {
@@ -238,9 +265,14 @@ impl Sender {
     /// Sequence number of a window probe: one that the peer has acknowledged, so that it is not
     /// acceptable and must be answered (RFC 9293 section 3.10.7.4). Linux does the same.
     pub(crate) fn take_window_probe(&mut self) -> Option<SeqNumber> {
-        let due = self.probe == Probe::Window;
-        self.probe = Probe::No;
-        due.then(|| self.una - 1)
+        let (seq, next) = match self.probe {
+            // An acceptable number, so that the urgent pointer is looked at.
+            Probe::Urgent => (Some(self.una), Probe::Window),
+            Probe::Window => (Some(self.una - 1), Probe::No),
+            Probe::No | Probe::Override => (None, Probe::No),
+        };
+        self.probe = next;
+        seq
     }
 
     /// An acknowledgment that is neither too old nor of something never sent.
@@ -286,6 +318,7 @@ impl Sender {
             self.fin = Fin::Acknowledged;
         }
         self.una = ack;
+        self.urgent.take_if(|end| !end.is_after(ack));
         self.nxt = self.nxt.max(ack);
         self.small_end = self.small_end.max(ack);
         self.rtt.on_ack(now, ack, echoed);
@@ -396,7 +429,12 @@ impl Sender {
             if !half_window && self.probe != Probe::Override {
                 len -= small;
             }
-        } else if small > 0 && !again && !self.nodelay && self.fin == Fin::Open {
+        } else if small > 0
+            && !again
+            && !self.nodelay
+            && self.fin == Fin::Open
+            && self.urgent.is_none()
+        {
             // RFC 9293 section 3.7.4, Nagle's algorithm: the rest waits while a small segment is
             // unacknowledged.
             if self.small_end.is_after(self.una) {
@@ -446,8 +484,11 @@ impl Sender {
         let in_flight = self.in_flight();
         self.rtt.back_off();
         if matches!(self.timer, Timer::Persist(_)) {
-            let closed = self.wnd == 0;
-            self.probe = if closed { Probe::Window } else { Probe::Override };
+            self.probe = match self.urgent {
+                _ if self.wnd > 0 => Probe::Override,
+                Some(_) => Probe::Urgent,
+                None => Probe::Window,
+            };
             statistics.window_probes += 1;
             self.timer = Timer::Persist(now + self.rtt.rto());
             return Ok(());

@@ -40,7 +40,7 @@ pub(crate) struct Socket<B> {
     pub(crate) queue: ReceiveQueue<B>,
     /// What [`charged`](Self::charged) was when it was last accounted for.
     pub(crate) accounted: usize,
-    /// Why it failed.
+    /// Why it failed, until somebody is told: Linux's `sk_err`.
     pub(crate) error: Option<ConnectionError>,
     /// It was established.
     pub(crate) connected: bool,
@@ -48,6 +48,10 @@ pub(crate) struct Socket<B> {
     pub(crate) peer_closed: bool,
     /// The program sends nothing more.
     pub(crate) shut_down: bool,
+    /// The program receives nothing more but what is queued.
+    pub(crate) receive_shut_down: bool,
+    /// How many bytes are worth a wake-up: `SO_RCVLOWAT`.
+    pub(crate) low_water: usize,
     pub(crate) nodelay: bool,
     /// The program found no room for all it had to send, and has not been told of any since.
     pub(crate) wants_space: bool,
@@ -71,6 +75,8 @@ impl<B: PacketBuffer> Socket<B> {
             connected: false,
             peer_closed: false,
             shut_down: false,
+            receive_shut_down: false,
+            low_water: 1,
             nodelay: false,
             wants_space: false,
             changes: Readiness::empty(),
@@ -92,6 +98,16 @@ impl<B: PacketBuffer> Socket<B> {
         let out_of_order =
             self.connection().map_or(0, |connection| connection.receiver().out_of_order_charged());
         self.queue.charged() + out_of_order
+    }
+
+    /// What Linux calls `TCP_CLOSE`: TIME-WAIT is not the socket's any more.
+    pub(crate) const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed | Phase::TimeWait(_))
+    }
+
+    /// `RCV_SHUTDOWN`: nothing is received but what is queued.
+    pub(crate) const fn is_receive_shut_down(&self) -> bool {
+        self.peer_closed || self.receive_shut_down || self.is_closed()
     }
 
     /// There is nothing left that anybody could ask for.
@@ -128,15 +144,18 @@ impl<B: PacketBuffer> Socket<B> {
     /// Tells a program that found no room when a third of the send buffer is free, as Linux does:
     /// for less it is not worth waking up.
     pub(crate) fn note_space(&mut self) {
-        if self.wants_space
-            && let Some(connection) = self.connection()
-        {
-            let buffer = connection.sender().buffer();
-            if buffer.space() >= buffer.capacity() / 3 {
-                self.wants_space = false;
-                self.changes |= Readiness::WRITABLE;
-            }
+        if self.wants_space && self.is_worth_sending() {
+            self.wants_space = false;
+            self.changes |= Readiness::WRITABLE;
         }
+    }
+
+    /// A third of the send buffer is free.
+    pub(crate) fn is_worth_sending(&self) -> bool {
+        self.connection().is_some_and(|connection| {
+            let buffer = connection.sender().buffer();
+            buffer.space() >= buffer.capacity() / 3
+        })
     }
 
     /// The next segment; if there is one, it counts as sent. `free` is the memory that no socket

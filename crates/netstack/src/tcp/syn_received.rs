@@ -113,6 +113,7 @@ impl SynReceived {
             ack: self.irs + 1,
             flags: Flags::SYN | Flags::ACK,
             window: self.opening.offer.window,
+            urgent: 0,
             options: self.opening.offer.answer(now, &self.options),
         })
     }

@@ -90,6 +90,7 @@ impl SynSent {
             ack: SeqNumber(0),
             flags: Flags::SYN,
             window: self.offer.window,
+            urgent: 0,
             options: self.offer.options(now),
         })
     }

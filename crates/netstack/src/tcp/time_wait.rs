@@ -81,6 +81,7 @@ impl TimeWait {
             ack: self.receive_next,
             flags: Flags::ACK,
             window: self.window,
+            urgent: 0,
             options: Options {
                 timestamps: self.timestamps.map(|timestamps| timestamps.option(now)),
                 ..Options::default()

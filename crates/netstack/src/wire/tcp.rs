@@ -22,6 +22,7 @@ bitflags::bitflags! {
         const RST = 1 << 2;
         const PSH = 1 << 3;
         const ACK = 1 << 4;
+        const URG = 1 << 5;
     }
 }
 
@@ -130,13 +131,14 @@ pub(crate) struct Header {
     pub(crate) flags: Flags,
     /// As it is on the wire, unscaled.
     pub(crate) window: u16,
+    /// Where urgent data ends, counted from `seq` on; only with [`Flags::URG`].
+    pub(crate) urgent: u16,
     pub(crate) options: Options,
 }
 
 impl Header {
     /// Reads a segment's header and finds its payload; `None` if it is truncated, or its ports or
-    /// length are impossible. The urgent pointer is ignored: urgent bytes are part of the stream,
-    /// as RFC 6093 section 6 recommends.
+    /// length are impossible.
     pub(crate) fn parse(segment: &[u8]) -> Option<(Self, Range<usize>)> {
         let header: &[u8; HEADER_LEN] = segment.first_chunk()?;
         let header_len = usize::from(header[12] >> 4) * 4;
@@ -148,6 +150,7 @@ impl Header {
             ack: SeqNumber(u32_at(header, 8)?),
             flags: Flags::from_bits_truncate(header[13]),
             window: u16::from_be_bytes([header[14], header[15]]),
+            urgent: u16::from_be_bytes([header[18], header[19]]),
             options: Options::parse(options),
         };
         if header.source_port == 0 || header.destination_port == 0 {
@@ -163,7 +166,7 @@ impl Header {
 
     /// Writes [`len`](Self::len) bytes, with a checksum of zero.
     pub(crate) fn write(&self, segment: &mut [u8]) {
-        let Self { source_port, destination_port, seq, ack, flags, window, options } = self;
+        let Self { source_port, destination_port, seq, ack, flags, window, urgent, options } = self;
         segment[0..2].copy_from_slice(&source_port.to_be_bytes());
         segment[2..4].copy_from_slice(&destination_port.to_be_bytes());
         segment[4..8].copy_from_slice(&seq.0.to_be_bytes());
@@ -171,7 +174,8 @@ impl Header {
         segment[12] = ((self.len() / 4) << 4) as u8;
         segment[13] = flags.bits();
         segment[14..16].copy_from_slice(&window.to_be_bytes());
-        segment[16..20].fill(0);
+        segment[16..18].fill(0);
+        segment[18..20].copy_from_slice(&urgent.to_be_bytes());
         options.write(&mut segment[HEADER_LEN..]);
     }
 }
@@ -186,8 +190,9 @@ mod tests {
             destination_port: 65535,
             seq: SeqNumber(0x0102_0304),
             ack: SeqNumber(0xa0b0_c0d0),
-            flags: Flags::SYN | Flags::ACK,
+            flags: Flags::SYN | Flags::ACK | Flags::URG,
             window: 512,
+            urgent: 0x0304,
             options,
         }
     }

@@ -22,6 +22,7 @@ enum Step {
         seq: i32,
         ack: i32,
         window: u16,
+        urgent: u16,
         len: usize,
         times: (u32, u32),
         flip: Option<(usize, u8)>,
@@ -44,9 +45,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => (proptest::collection::vec(any::<u8>(), 0..100), any::<bool>())
             .prop_map(|(bytes, framed)| Step::Noise(bytes, framed)),
-        12 => (any::<u8>(), any::<bool>(), near(), near(), any::<u16>(), len, any::<(u32, u32)>(), flip)
-            .prop_map(|(flags, plain, seq, ack, window, len, times, flip)| Step::Segment {
-                flags: if plain { 0x10 } else { flags }, seq, ack, window, len, times, flip,
+        12 => (any::<u8>(), any::<bool>(), near(), near(), any::<(u16, u16)>(), len, any::<(u32, u32)>(), flip)
+            .prop_map(|(flags, plain, seq, ack, (window, urgent), len, times, flip)| Step::Segment {
+                flags: if plain { 0x10 } else { flags }, seq, ack, window, urgent, len, times, flip,
             }),
         3 => (1..20_000_usize).prop_map(Step::Send),
         3 => Just(Step::Read),
@@ -80,7 +81,7 @@ fn apply(peer: &mut Peer, socket: SocketId, step: Step) {
             }
             peer.receive(bytes);
         }
-        Step::Segment { flags, seq, ack, window, len, times, flip } => {
+        Step::Segment { flags, seq, ack, window, urgent, len, times, flip } => {
             let header = Header {
                 source_port: peer.port,
                 destination_port: PORT,
@@ -88,6 +89,7 @@ fn apply(peer: &mut Peer, socket: SocketId, step: Step) {
                 ack: SeqNumber(peer.ack.0.wrapping_add_signed(ack)),
                 flags: Flags::from_bits_truncate(flags),
                 window,
+                urgent,
                 options: Options {
                     timestamps: peer.clock.map(|_| Timestamps { value: times.0, echo: times.1 }),
                     ..Options::default()
@@ -106,6 +108,10 @@ fn apply(peer: &mut Peer, socket: SocketId, step: Step) {
             let _ = peer.stack.send(peer.now, socket, &vec![1; len]);
         }
         Step::Read => {
+            let peeked: usize = peer.stack.peek(socket, 10_000).map(<[u8]>::len).sum();
+            assert!(peeked <= peer.stack.receive_available(socket).min(10_000));
+            let _ = peer.stack.receive_urgent(socket, false);
+            peer.stack.poll(socket);
             peer.read(socket);
         }
         Step::Wait(ms) => {

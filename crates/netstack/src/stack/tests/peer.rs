@@ -31,6 +31,7 @@ pub(super) const SYN: Flags = Flags::SYN;
 pub(super) const FIN: Flags = Flags::FIN;
 pub(super) const RST: Flags = Flags::RST;
 pub(super) const PSH: Flags = Flags::PSH;
+pub(super) const URG: Flags = Flags::URG;
 
 pub(super) fn config() -> Config {
     Config {
@@ -63,6 +64,8 @@ pub(super) struct Peer {
     pub(super) ack: SeqNumber,
     /// The window field that it sends.
     pub(super) window: u16,
+    /// Where its urgent pointers point, counted from the segment's first byte.
+    pub(super) urgent: u16,
     pub(super) options: Options,
     /// Its timestamps, if it uses them.
     pub(super) clock: Option<u32>,
@@ -91,6 +94,7 @@ impl Peer {
             seq: IRS,
             ack: SeqNumber(0),
             window: 50_000,
+            urgent: 0,
             options: Options { mss: Some(1000), ..Options::default() },
             clock: None,
             answers_arp: false,
@@ -150,6 +154,7 @@ impl Peer {
             ack: self.ack,
             flags,
             window: self.window,
+            urgent: if flags.contains(URG) { self.urgent } else { 0 },
             options,
         }
     }
