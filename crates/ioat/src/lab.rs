@@ -27,6 +27,6 @@ pub use namespace::{Namespace, NamespaceError, PeerNamespace};
 pub use pattern::Pattern;
 pub use placement::Placement;
 pub use sender::{Sender, SenderConfig, SenderError, Sent};
-pub use stack_receiver::StackReceiver;
+pub use stack_receiver::{ReadinessReceiver, StackReceiver};
 pub use transfer::{Copied, Receiver, Transfer, TransferError, receive_stream};
 pub use veth::{VethBaseline, VethError};

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sockets::TcpListener;
+use sockets::{PollEvents, PollFlags, Poller, TcpListener, TcpStream, Trigger};
 
 use super::{Copied, PeerNamespace, Receiver};
 use crate::host::Host;
@@ -32,6 +32,12 @@ impl StackReceiver {
         let listener = TcpListener::bind(host.stack(), SocketAddrV4::new(address, PORT))?;
         Ok(Self { listener, host })
     }
+
+    fn stream(&self) -> io::Result<TcpStream> {
+        let (stream, _) = self.listener.accept_timeout(PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
 }
 
 impl Receiver for StackReceiver {
@@ -44,9 +50,7 @@ impl Receiver for StackReceiver {
     }
 
     fn accept(&self) -> io::Result<Box<dyn Read + '_>> {
-        let (stream, _) = self.listener.accept_timeout(PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Box::new(stream))
+        Ok(Box::new(self.stream()?))
     }
 
     fn copied(&self) -> Option<Copied> {
@@ -56,5 +60,54 @@ impl Receiver for StackReceiver {
             by_cpu: offload.bytes_by_cpu_total(),
             engine_cpu: self.host.device().cpu_time().unwrap_or_default(),
         })
+    }
+}
+
+/// The same, by a program with an event loop: it waits until the stream is readable, then reads, which
+/// does not wait.
+#[derive(Debug)]
+pub struct ReadinessReceiver<'a>(pub &'a StackReceiver);
+
+impl Receiver for ReadinessReceiver<'_> {
+    fn address(&self) -> SocketAddrV4 {
+        self.0.address()
+    }
+
+    fn sender_namespace(&self) -> Option<Arc<PeerNamespace>> {
+        self.0.sender_namespace()
+    }
+
+    fn accept(&self) -> io::Result<Box<dyn Read + '_>> {
+        let stream = self.0.stream()?;
+        stream.set_nonblocking(true)?;
+        let poller = Poller::new(self.0.host.stack());
+        poller.add(&stream, 0, PollFlags::IN, Trigger::Level)?;
+        Ok(Box::new(WhenReadable { stream, poller, events: PollEvents::with_capacity(1) }))
+    }
+
+    fn copied(&self) -> Option<Copied> {
+        self.0.copied()
+    }
+}
+
+#[derive(Debug)]
+struct WhenReadable {
+    stream: TcpStream,
+    poller: Poller,
+    events: PollEvents,
+}
+
+impl Read for WhenReadable {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.poller.wait(&mut self.events, Some(PATIENCE))?;
+            if self.events.is_empty() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+        }
     }
 }

@@ -5,13 +5,12 @@ use netdma::Copybreak;
 use super::{
     contestant::Contestant,
     engine::ReceiveEngine,
-    figures::{Figures, LinkKind, Point, Row, Scene},
+    figures::{Figures, LinkKind, Point, Program, Row, Scene},
     generator::FrameKind,
     results::Results,
 };
 use crate::{
-    engine,
-    host::{self},
+    engine, host,
     host_side::HostSideError,
     lab::{Placement, TransferError},
 };
@@ -30,8 +29,8 @@ pub struct Settings {
     pub frames: Vec<FrameKind>,
     /// Lengths of a read in bytes.
     pub read_sizes: Vec<usize>,
-    /// Whether the reader adds up all bytes.
-    pub touch: Vec<bool>,
+    /// What reads.
+    pub programs: Vec<Program>,
     /// Bytes of a stream; fewer if reads are so short that it would take more than a million.
     pub bytes: u64,
     /// How often each engine has its turn at each point.
@@ -113,9 +112,9 @@ impl Contest {
     }
 
     fn points(&self) -> Vec<Point> {
-        let Settings { read_sizes, touch, .. } = &self.settings;
-        let of_touch = |&touch| read_sizes.iter().map(move |&read_size| Point { read_size, touch });
-        touch.iter().flat_map(of_touch).collect()
+        let Settings { read_sizes, programs, .. } = &self.settings;
+        let of = |&program| read_sizes.iter().map(move |&read_size| Point { program, read_size });
+        programs.iter().flat_map(of).collect()
     }
 
     /// Runs all rounds, and calls `before` with the engine's name before each turn.

@@ -12,15 +12,15 @@ use sockets::Config;
 use super::{
     contest::{Error, Settings},
     engine::ReceiveEngine,
-    figures::{Figures, LinkKind, Point, Row, Scene},
+    figures::{Figures, LinkKind, Mode, Point, Program, Row, Scene},
     generator::{Generator, GeneratorHandle, Station},
 };
 use crate::{
     host::Host,
     host_side,
     lab::{
-        Copied, Pattern, Receiver, Sender, SenderConfig, SenderError, Sent, StackReceiver,
-        TransferError, receive_stream, thread_preemptions,
+        Copied, Pattern, ReadinessReceiver, Receiver, Sender, SenderConfig, SenderError, Sent,
+        StackReceiver, TransferError, receive_stream, thread_preemptions,
     },
     measure::{Measured, Samples},
 };
@@ -123,7 +123,12 @@ impl Contestant {
         let account =
             |receiver: &StackReceiver| (receiver.copied(), thread_preemptions().unwrap_or(0));
         let before = account(receiver);
-        let outcome = source.stream(receiver, buffer, point.touch, bytes, checked);
+        let Program { mode, touch } = point.program;
+        let how: &dyn Receiver = match mode {
+            Mode::Blocking => receiver,
+            Mode::Nonblocking => &ReadinessReceiver(receiver),
+        };
+        let outcome = source.stream(how, buffer, touch, bytes, checked);
         let after = account(receiver);
         let (measured, sent) = outcome.map_err(|error| Error::Transfer {
             engine: name.clone(),
@@ -181,7 +186,7 @@ impl Contestant {
 impl Source {
     fn stream(
         &self,
-        receiver: &StackReceiver,
+        receiver: &dyn Receiver,
         buffer: &mut [u8],
         touch: bool,
         bytes: u64,

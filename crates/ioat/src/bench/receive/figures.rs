@@ -63,13 +63,68 @@ fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S:
     serializer.collect_str(value)
 }
 
-/// How it is read.
+/// How the program waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the call that reads.
+    Blocking,
+    /// Until the stream is readable; then it reads, which does not wait.
+    Nonblocking,
+}
+
+impl Mode {
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocking => "blocking",
+            Self::Nonblocking => "nonblocking",
+        }
+    }
+}
+
+/// A text that names no way to read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no way to read: use blocking or nonblocking")]
+pub struct ParseModeError(String);
+
+impl FromStr for Mode {
+    type Err = ParseModeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "blocking" => Ok(Self::Blocking),
+            "nonblocking" => Ok(Self::Nonblocking),
+            _ => Err(ParseModeError(text.into())),
+        }
+    }
+}
+
+/// What the program does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Program {
+    /// How it waits.
+    pub mode: Mode,
+    /// Whether it adds up all bytes that it has read.
+    pub touch: bool,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let touched = if self.touch { ", every byte looked at" } else { "" };
+        write!(f, "{} reads{touched}", self.mode.as_str())
+    }
+}
+
+/// How a stream is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Point {
+    /// What reads it.
+    #[serde(flatten)]
+    pub program: Program,
     /// The length of a read in bytes.
     pub read_size: usize,
-    /// Whether the reader adds up all bytes.
-    pub touch: bool,
 }
 
 /// What was measured of one engine at one point, with a value for each round.
@@ -165,10 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn links_are_parsed() {
+    fn links_and_modes_are_parsed() {
         for link in [LinkKind::Wire, LinkKind::Tap] {
             assert_eq!(link.as_str().parse(), Ok(link));
         }
         assert!("eth0".parse::<LinkKind>().is_err());
+        for mode in [Mode::Blocking, Mode::Nonblocking] {
+            assert_eq!(mode.as_str().parse(), Ok(mode));
+        }
+        assert!("async".parse::<Mode>().is_err());
     }
 }

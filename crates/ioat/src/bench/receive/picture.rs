@@ -37,16 +37,15 @@ pub fn draw(results: &Results) -> Result<String, PictureError> {
     let Results { rounds, bytes, copybreak, rows, .. } = results;
     let mut kinds = Vec::new();
     for row in rows {
-        let kind = (row.scene, row.point.touch);
+        let kind = (row.scene, row.point.program);
         if !kinds.contains(&kind) {
             kinds.push(kind);
         }
     }
-    let panels = kinds.into_iter().map(|(scene, touch)| {
-        let is_in = |row: &&Row| (row.scene, row.point.touch) == (scene, touch);
+    let panels = kinds.into_iter().map(|(scene, program)| {
+        let is_in = |row: &&Row| (row.scene, row.point.program) == (scene, program);
         let rows: Vec<&Row> = rows.iter().filter(is_in).collect();
-        let touched = if touch { ", every byte looked at" } else { "" };
-        let caption = |title| format!("{title}: {scene}{touched}");
+        let caption = |title| format!("{title}: {scene}; {program}");
         QUANTITIES.iter().map(|quantity| quantity.panel(caption(quantity.title), &rows)).collect()
     });
     Picture {
@@ -75,3 +74,6 @@ impl Quantity {
         Panel { caption, x: "bytes per read", y: axis, lines, named }
     }
 }
+
+#[cfg(test)]
+mod tests;

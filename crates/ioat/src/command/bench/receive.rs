@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ioat::{
-    bench::receive::{Contest, Error, FrameKind, LinkKind, ReceiveEngine, Results, Settings, draw},
+    bench::receive::{
+        Contest, Error, FrameKind, LinkKind, Mode, Program, ReceiveEngine, Results, Settings, draw,
+    },
     engine::EngineName,
     lab::Namespace,
 };
@@ -47,6 +49,10 @@ pub(crate) struct Receive {
     #[arg(long = "read-size", value_name = "A,B,C", value_delimiter = ',',
           default_value = "64,1K,4K,16K,64K,256K,1M,4M", value_parser = size::parse_length)]
     read_sizes: Vec<usize>,
+    /// How the program waits: `blocking`, in its reads; `nonblocking`, until the stream is readable, and
+    /// then it reads; or both.
+    #[arg(long = "mode", value_name = "M,N", value_delimiter = ',', default_value = "blocking")]
+    modes: Vec<Mode>,
     /// Whether the reader adds up all bytes that it has read: `no` or `yes`, or both.
     #[arg(long, value_name = "T,U", value_delimiter = ',', default_value = "no")]
     touch: Vec<Touch>,
@@ -106,7 +112,7 @@ impl Receive {
             links: self.links.clone(),
             frames: self.frames.clone(),
             read_sizes: self.read_sizes.clone(),
-            touch: self.touch.iter().map(|touch| *touch == Touch::Yes).collect(),
+            programs: self.programs(),
             bytes: self.bytes,
             rounds: self.rounds,
             copybreak: self.copybreak,
@@ -137,6 +143,13 @@ impl Receive {
         ours.into_iter().map(ReceiveEngine::Ours).chain([ReceiveEngine::Null]).collect()
     }
 
+    fn programs(&self) -> Vec<Program> {
+        let of = |&mode| {
+            self.touch.iter().map(move |touch| Program { mode, touch: *touch == Touch::Yes })
+        };
+        self.modes.iter().flat_map(of).collect()
+    }
+
     /// What clap cannot check by itself.
     fn check(&self) -> Result<(), Failure> {
         let usage = |message: String| Err(Failure::Usage(message));
@@ -151,6 +164,9 @@ impl Receive {
         }
         if let Some(size) = repeated(&self.read_sizes) {
             return usage(format!("--read-size has {size} twice: each has one row"));
+        }
+        if let Some(mode) = repeated(&self.modes) {
+            return usage(format!("--mode has {} twice", mode.as_str()));
         }
         if repeated(&self.touch).is_some() {
             return usage("--touch has the same twice".into());

@@ -1,7 +1,7 @@
 //! The figures as tables for people.
 
 use ioat::{
-    bench::receive::{Results, Row},
+    bench::receive::{Results, Row, ScenePlacement},
     measure::Samples,
 };
 
@@ -32,41 +32,42 @@ pub(super) fn print(results: &Results) {
     if *generator_timeouts > 0 {
         println!("The generator had to send again {generator_timeouts} times.");
     }
-    for touch in [false, true] {
-        for placement in placements {
-            let scene = placement.scene;
-            let is_in = |row: &&Row| row.scene == scene && row.point.touch == touch;
-            if !rows.iter().any(|row| is_in(&row)) {
-                continue;
-            }
-            let cpus = placement.cpus;
-            println!(
-                "\nOver {scene}{}. CPUs: receiver {}, engine {}, sender {}.\n",
-                if touch { "; the reader adds up all bytes" } else { "" },
-                cpu(cpus.receiver),
-                cpu(cpus.engine),
-                cpu(cpus.sender),
-            );
-            println!(
-                "{:>8}  {:<14} {:<8} {:>28} {:>6} {:>6} {:>12} {:>20} {:>6} {:>9}",
-                "read",
-                "engine",
-                "kind",
-                "receiver's CPU s/GB",
-                "/cpu",
-                "/null",
-                "engine's s/GB",
-                "GB/s",
-                "/cpu",
-                "by engine",
-            );
-            rows.iter().filter(is_in).for_each(print_row);
+    for placement in placements {
+        let scene = placement.scene;
+        let of_scene = rows.iter().filter(|row| row.scene == scene).collect::<Vec<_>>();
+        for rows in of_scene.chunk_by(|left, right| left.point.program == right.point.program) {
+            print_rows(rows, placement);
         }
     }
     println!(
         "\ncpu: the receiving thread copies by itself. null: nothing is copied, which is the limit.\n\
          A thread (software) or a model of a device says nothing about a real engine's speed."
     );
+}
+
+fn print_rows(rows: &[&Row], placement: &ScenePlacement) {
+    let ScenePlacement { scene, cpus } = placement;
+    println!(
+        "\nOver {scene}; {}. CPUs: receiver {}, engine {}, sender {}.\n",
+        rows[0].point.program,
+        cpu(cpus.receiver),
+        cpu(cpus.engine),
+        cpu(cpus.sender),
+    );
+    println!(
+        "{:>8}  {:<14} {:<8} {:>28} {:>6} {:>6} {:>13} {:>20} {:>6} {:>9}",
+        "read",
+        "engine",
+        "kind",
+        "receiver's CPU s/GB",
+        "/cpu",
+        "/null",
+        "engine's s/GB",
+        "GB/s",
+        "/cpu",
+        "by engine",
+    );
+    rows.iter().for_each(|row| print_row(row));
 }
 
 /// A CPU's number, or a dash.
