@@ -55,7 +55,8 @@
 //! * [`DmaBuf`]: a buffer that an application asks for, in an [`Arena`] too;
 //! * `Vec<u8>`, for engines of process addresses;
 //! * [`Target`]: somebody else's `&mut [u8]`, for the length of one [`lend`] call, which cannot
-//!   return while any piece of it is still out. It lets a receive call's buffer pass through many
+//!   return while any piece of it is still out; or an owned buffer in pieces, which a [`Loan`] gives
+//!   back when the last of them is gone. It lets a receive call's buffer pass through many
 //!   hands, where a [`scope()`] would have to be open around all of them.
 //!
 //! # Layers
@@ -120,8 +121,8 @@ pub use layer::{
     FaultPlanError, Faults, Fences, Layer, Layered, Split, SplitShare, When,
 };
 pub use memory::{
-    Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, PacketBuf,
-    PacketBufMut, PacketPool, PacketSlice, Target, lend,
+    Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, Loan,
+    PacketBuf, PacketBufMut, PacketPool, PacketSlice, Target, lend,
 };
 pub use operation::{Flags, Operation, OperationKind, Segment, SegmentMut, pieces};
 pub use queue::{Done, Queue, Refused, Syndromes, Wait, WaitTimeout};

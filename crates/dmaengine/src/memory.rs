@@ -6,6 +6,7 @@ mod dma_buf;
 mod extents;
 mod free_list;
 mod lend;
+mod loan;
 mod pool;
 
 pub use arena::{Arena, ArenaError, ArenaFull};
@@ -13,6 +14,7 @@ pub use coherent::Coherent;
 pub use dma_buf::{DmaBuf, DmaSlice};
 pub(crate) use lend::abort_for_memory;
 pub use lend::{Target, lend};
+pub use loan::Loan;
 pub use pool::{PacketBuf, PacketBufMut, PacketPool, PacketSlice};
 
 /// A value that owns, or shares in read-only form, memory that an engine may read.

@@ -4,7 +4,7 @@ use std::{
     fmt,
     marker::PhantomData,
     ptr::NonNull,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering, fence},
     time::{Duration, Instant},
 };
 
@@ -15,15 +15,48 @@ use super::DmaTarget;
 /// be proven idle.
 const RECLAIM_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A piece of a buffer that was lent by [`lend`]: exclusive access to `len` bytes.
+/// What the pieces of a buffer share. It outlives them all.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    /// How many there are; the owner of a [`Loan`](super::Loan) counts as one.
+    pub(super) count: AtomicUsize,
+    /// Frees this, with the buffer, when the count has come to zero; `None` if the owner waits for
+    /// that: then it is not touched any more.
+    pub(super) free: Option<unsafe fn(NonNull<Self>)>,
+}
+
+impl Pieces {
+    /// One piece less.
+    ///
+    /// # Safety
+    ///
+    /// The caller is, or was, one of those that are counted, and is counted no longer.
+    pub(super) unsafe fn release(this: NonNull<Self>) {
+        // SAFETY: the caller is counted, so it exists.
+        let Self { count, free } = unsafe { this.as_ref() };
+        let free = *free;
+        // Release: what was done with the bytes comes before the acquire of who sees zero.
+        if count.fetch_sub(1, Ordering::Release) == 1
+            && let Some(free) = free
+        {
+            // Acquire: pairs with the release of every other piece.
+            fence(Ordering::Acquire);
+            // SAFETY: the last one is gone, and nobody waits to free it.
+            unsafe { free(this) };
+        }
+    }
+}
+
+/// A piece of a buffer that was lent, by [`lend`] or in a [`Loan`](super::Loan): exclusive access to
+/// `len` bytes.
 ///
 /// Pieces are split, handed to an engine, and dropped. The `lend` call they come from does not
-/// return before the last one is gone.
+/// return, and the loan does not give the buffer back, before the last one is gone.
 pub struct Target {
     pointer: NonNull<u8>,
     len: usize,
-    /// Counts the pieces that exist. Lives in the frame of `lend`, which outlives them all.
-    pieces: NonNull<AtomicUsize>,
+    /// Counts the pieces that exist.
+    pieces: NonNull<Pieces>,
     /// A piece stands for a `&mut [u8]`.
     _bytes: PhantomData<*mut [u8]>,
 }
@@ -33,10 +66,24 @@ unsafe impl Send for Target {}
 
 // SAFETY: `as_mut` gives the bytes that the piece stands for. They stay valid and are reachable
 // through this piece alone until it is dropped, because `lend` holds the caller's exclusive borrow
-// until then. The fields are raw pointers: moving the piece asserts nothing about the bytes.
+// until then, and a `Loan` its buffer. The fields are raw pointers: moving the piece asserts nothing about the bytes.
 unsafe impl DmaTarget for Target {}
 
 impl Target {
+    /// The first piece of a buffer.
+    ///
+    /// # Safety
+    ///
+    /// The `len` bytes at `pointer` are valid for reads and writes and nobody else's until `pieces`,
+    /// which counts this piece already, has come down to what it is without any.
+    pub(super) const unsafe fn new(
+        pointer: NonNull<u8>,
+        len: usize,
+        pieces: NonNull<Pieces>,
+    ) -> Self {
+        Self { pointer, len, pieces, _bytes: PhantomData }
+    }
+
     /// The length in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -59,7 +106,7 @@ impl Target {
         assert!(at <= self.len, "split at {at} of a piece of {} bytes", self.len);
         // SAFETY: the counter outlives every piece, this one included.
         // Relaxed: a new piece comes from one that exists, so the count cannot reach zero meanwhile.
-        unsafe { self.pieces.as_ref() }.fetch_add(1, Ordering::Relaxed);
+        unsafe { self.pieces.as_ref() }.count.fetch_add(1, Ordering::Relaxed);
         let front =
             Self { pointer: self.pointer, len: at, pieces: self.pieces, _bytes: PhantomData };
         // SAFETY: `at <= len`, so the result stays within the lent buffer or one past its end.
@@ -72,7 +119,7 @@ impl Target {
 impl AsMut<[u8]> for Target {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY:
-        // - valid: `lend`'s borrow covers these bytes and outlives this piece;
+        // - valid: `lend`'s borrow, or the loan's buffer, covers these bytes and outlives this piece;
         // - exclusive: pieces are disjoint by `split_to`, and the caller's reference is not used
         //   while pieces exist. An engine writes only through pieces that its queue owns.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
@@ -81,10 +128,8 @@ impl AsMut<[u8]> for Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // SAFETY: the counter outlives every piece, this one included; it is not touched after the
-        // decrement.
-        // Release: what was done with the bytes comes before `lend`'s acquire load of zero.
-        unsafe { self.pieces.as_ref() }.fetch_sub(1, Ordering::Release);
+        // SAFETY: this piece was counted.
+        unsafe { Pieces::release(self.pieces) };
     }
 }
 
@@ -133,15 +178,12 @@ pub fn lend<R>(buffer: &mut [u8], body: impl FnOnce(Target) -> R) -> R {
         }
     }
 
-    let pieces = AtomicUsize::new(1);
-    let _join = Join(&pieces);
+    let pieces = Pieces { count: AtomicUsize::new(1), free: None };
+    let _join = Join(&pieces.count);
     let len = buffer.len();
-    body(Target {
-        pointer: NonNull::from(&mut *buffer).cast(),
-        len,
-        pieces: NonNull::from(&pieces),
-        _bytes: PhantomData,
-    })
+    // SAFETY: the caller's exclusive borrow lasts until this returns, and `_join` waits until the
+    // count is zero; the one piece that is counted is this.
+    body(unsafe { Target::new(NonNull::from(&mut *buffer).cast(), len, NonNull::from(&pieces)) })
 }
 
 /// What is left when borrowed memory must be given back and an engine still has it.
