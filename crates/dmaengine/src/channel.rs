@@ -1,6 +1,6 @@
 use std::{fmt::Debug, os::fd::BorrowedFd, time::Duration};
 
-use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, OperationKind};
+use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, OperationKind, Successes};
 
 /// Why an operation was not submitted. Nothing of it was shown to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -112,7 +112,8 @@ pub struct Stuck;
 /// Implementors promise, for every operation that was submitted with success:
 ///
 /// * its cookie is the [`next`](Cookie::next) after that of the operation submitted before it;
-/// * it is reported by [`poll`](Self::poll) at most once, with the cookie that `submit` returned;
+/// * it is reported by [`poll`](Self::poll) or [`poll_successes`](Self::poll_successes) at most once,
+///   with the cookie that `submit` returned;
 /// * after its report the engine touches neither its source nor its target, and all that it wrote
 ///   is visible to the thread that polled (acquire);
 /// * nothing outside its targets is written on its behalf;
@@ -158,6 +159,16 @@ pub unsafe trait DmaChannel: Send + Debug {
     ///
     /// Call it again whenever [`event`](Self::event) is readable, or as often as progress is wanted.
     fn poll(&mut self, report: &mut dyn FnMut(Completion));
+
+    /// As [`poll`](Self::poll), for the operations that were submitted first, as far as they have
+    /// ended and with success: all at once, without a call for each. It says whether `poll` must be
+    /// asked for more.
+    ///
+    /// A channel that cannot tell leaves all to `poll`, which is the default. (DPDK has the same two:
+    /// `rte_dma_completed` and `rte_dma_completed_status`.)
+    fn poll_successes(&mut self) -> Successes {
+        Successes::UNKNOWN
+    }
 
     /// Asks for one event on [`event`](Self::event) when everything issued so far has ended.
     /// Returns `false`, and asks for nothing, if there is nothing to wait for: poll instead.

@@ -25,6 +25,12 @@ impl Cookie {
         Self(self.0.wrapping_add(1))
     }
 
+    /// The cookie of the operation submitted `count` operations after this one.
+    #[must_use]
+    pub const fn plus(self, count: u64) -> Self {
+        Self(self.0.wrapping_add(count))
+    }
+
     /// How many operations after `earlier` this one was submitted; `None` if it was before it. Of
     /// two cookies less than 2^63 operations apart.
     #[must_use]
@@ -62,5 +68,6 @@ mod tests {
         let after = last.next().next();
         assert_eq!((after, after.since(last), last.since(after)), (Cookie::FIRST, Some(2), None));
         assert!(last.is_before(after) && !after.is_before(last) && !last.is_before(last));
+        assert_eq!((last.plus(2), last.plus(0)), (after, last));
     }
 }

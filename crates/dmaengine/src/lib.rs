@@ -134,4 +134,4 @@ pub use scope::{Prefix, PrefixError, Scope, ScopeError, scope};
 pub use segmented::SegmentedCopy;
 pub use software::{InternetSum, copy_and_checksum, copy_bytes};
 pub use stats::{ChannelStats, DepthSnapshot, Distribution, OperationSnapshot, Snapshot};
-pub use status::{Completion, FallbackCause, Status};
+pub use status::{Completion, FallbackCause, Status, Successes};

@@ -16,7 +16,7 @@ use rustix::event::EventfdFlags;
 
 use crate::{
     Channel, ChannelInfo, Completion, Cookie, DmaChannel, DmaSource, DmaTarget, Flags, Kind,
-    Operation, Status, Stuck, SubmitError,
+    Operation, Status, Stuck, SubmitError, Successes,
     software::{self, Descriptor},
 };
 
@@ -41,6 +41,8 @@ struct State {
     ring: Vec<Op>,
     /// Reports beside those of `ring`.
     lies: VecDeque<Completion>,
+    /// What the next look at successes finds, if not [`Successes::UNKNOWN`].
+    successes: VecDeque<Successes>,
     /// Each operation ends at this many polls after it was issued; `None` for not by itself.
     ends_after_polls: Option<u32>,
     is_stuck: bool,
@@ -146,6 +148,7 @@ impl Puppet {
             event: event.clone(),
             ring: Vec::new(),
             lies: VecDeque::new(),
+            successes: VecDeque::new(),
             ends_after_polls: None,
             is_stuck: false,
             terminations: 0,
@@ -229,6 +232,14 @@ impl Strings {
     /// Reports an end out of the blue.
     pub(crate) fn lie(&self, cookie: Cookie) {
         self.state().lies.push_back(Completion::success(cookie, 0));
+    }
+
+    /// Reports successes at once, of operations that have ended or out of the blue.
+    pub(crate) fn succeed(&self, first: Cookie, count: usize, more: bool) {
+        let mut state = self.state();
+        let is_one = |op: &Op| op.cookie.since(first).is_some_and(|at| at < count as u64);
+        state.ring.retain(|op| !(is_one(op) && op.end.is_some()));
+        state.successes.push_back(Successes { first, count, more });
     }
 
     /// Whether terminating fails.
@@ -348,6 +359,10 @@ unsafe impl DmaChannel for Puppet {
         });
         drop(state);
         reports.into_iter().for_each(report);
+    }
+
+    fn poll_successes(&mut self) -> Successes {
+        self.strings.state().successes.pop_front().unwrap_or(Successes::UNKNOWN)
     }
 
     fn arm(&mut self) -> bool {

@@ -128,6 +128,23 @@ pub struct Completion {
     pub fallback: Option<FallbackCause>,
 }
 
+/// What a channel says of operations that all ended with success
+/// ([`DmaChannel::poll_successes`](crate::DmaChannel::poll_successes)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Successes {
+    /// The first of them.
+    pub first: Cookie,
+    /// How many there are, one after the other in the order of submission.
+    pub count: usize,
+    /// Whether [`poll`](crate::DmaChannel::poll) has more to report, or may have.
+    pub more: bool,
+}
+
+impl Successes {
+    /// None that the channel knows of; all is for `poll` to report.
+    pub const UNKNOWN: Self = Self { first: Cookie::FIRST, count: 0, more: true };
+}
+
 impl Completion {
     /// The end of an operation of `len` bytes that did all it was for, by the engine.
     #[must_use]

@@ -23,7 +23,7 @@ use self::{
 use super::lanes::{Lane, Lanes};
 use crate::{
     Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Kind,
-    MapError, Operation, RequestError, Stuck, SubmitError,
+    MapError, Operation, RequestError, Stuck, SubmitError, Successes,
     software::{self, MAX_SEGMENTS, MAX_SOURCES},
 };
 
@@ -226,6 +226,14 @@ unsafe impl DmaChannel for ThreadsChannel {
             self.oldest = cookie.next();
             report(Completion::of(cookie, end.status, end.len));
         }
+    }
+
+    fn poll_successes(&mut self) -> Successes {
+        self.ring.look();
+        let first = self.oldest;
+        let count = self.ring.take_successes();
+        self.oldest = first.plus(count as u64);
+        Successes { first, count, more: self.ring.has_ended() }
     }
 
     fn arm(&mut self) -> bool {

@@ -25,11 +25,12 @@
 
 use std::sync::Arc;
 
-use self::{channel::SplitChannel, shares::Shares};
+use self::{channel::SplitChannel, clock::Monotonic, shares::Shares};
 use super::Layer;
 use crate::{ChannelInfo, DmaChannel};
 
 mod channel;
+mod clock;
 mod controller;
 mod shares;
 
@@ -102,7 +103,8 @@ impl Layer for Split {
 
     fn wrap(&self, below: Box<dyn DmaChannel>) -> Box<dyn DmaChannel> {
         let border = self.border.max(below.info().alignment.get());
-        Box::new(SplitChannel::new(below, self.min_len, border, Arc::clone(&self.shares)))
+        let (clock, shares) = (Box::new(Monotonic), Arc::clone(&self.shares));
+        Box::new(SplitChannel::new(below, self.min_len, border, clock, shares))
     }
 }
 

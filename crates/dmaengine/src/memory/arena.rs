@@ -1,17 +1,17 @@
 //! Memory that every engine can be given once: one shared mapping, parts of it lent out.
 
+#[cfg_attr(miri, path = "arena/allocation.rs")]
+mod mapping;
+
+#[cfg(not(miri))]
+use std::os::fd::BorrowedFd;
 use std::{
     fmt, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::{
-    fs::{MemfdFlags, SealFlags},
-    mm::{Advice, MapFlags, ProtFlags},
-};
-
+use self::mapping::Mapping;
 use super::{Coherent, DmaBuf, extents::FreeExtents};
 use crate::fork::Owner;
 
@@ -79,22 +79,13 @@ pub struct Arena {
     region: Arc<Region>,
 }
 
-/// The mapping. Unmapped on drop.
+/// The memory, and which parts of it are free.
 struct Region {
-    base: NonNull<u8>,
-    len: usize,
-    file: OwnedFd,
-    huge_pages: bool,
+    mapping: Mapping,
     free: Mutex<FreeExtents>,
     /// Who has the mapping: not a forked child.
     owner: Owner,
 }
-
-// SAFETY: the mapping is process-wide memory; `Region` itself never accesses its bytes. Who may
-// access which is decided by the blocks, which are disjoint.
-unsafe impl Send for Region {}
-// SAFETY: as above; the free list is behind a mutex.
-unsafe impl Sync for Region {}
 
 impl Arena {
     /// Makes an arena of at least `len` bytes, all zero. The length is rounded up to whole pages.
@@ -118,67 +109,28 @@ impl Arena {
     }
 
     fn with_pages(len: usize, huge_pages: bool) -> Result<Self, ArenaError> {
-        let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        if huge_pages {
-            flags |= MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
-        }
-        let file_error = |errno: rustix::io::Errno| ArenaError::File(errno.into());
-        let file = rustix::fs::memfd_create("dmaengine", flags).map_err(file_error)?;
-        rustix::fs::ftruncate(&file, len as u64).map_err(file_error)?;
-        // Who is given the file must not be able to take its pages away under us (SIGBUS).
-        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-            .map_err(file_error)?;
-        // SAFETY: a fresh mapping at an address of the kernel's choice changes no existing memory.
-        let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )
-        }
-        .map_err(|errno| ArenaError::Map(errno.into()))?;
-        let base = NonNull::new(base.cast::<u8>())
-            .ok_or_else(|| ArenaError::Map(io::ErrorKind::OutOfMemory.into()))?;
-        // From here on `Region` unmaps it, also on errors.
-        let region = Region {
-            base,
-            len,
-            file,
-            huge_pages,
-            free: Mutex::new(FreeExtents::new(len)),
-            owner: Owner::current(),
-        };
-        region.advise(Advice::LinuxDontFork).map_err(ArenaError::Map)?;
-        if !huge_pages {
-            // Transparent huge pages may be configured out; they are a wish.
-            let _ = region.advise(Advice::LinuxHugepage);
-        }
-        // Not MAP_POPULATE: that would come before the advice, and it hides failures, which then
-        // show as SIGBUS at the first access. Needs Linux 5.14.
-        region.advise(Advice::LinuxPopulateWrite).map_err(ArenaError::Populate)?;
-        Ok(Self { region: Arc::new(region) })
+        let mapping = Mapping::new(len, huge_pages)?;
+        let (free, owner) = (Mutex::new(FreeExtents::new(len)), Owner::current());
+        Ok(Self { region: Arc::new(Region { mapping, free, owner }) })
     }
 
     /// The address of the first byte: a multiple of the page size.
     #[must_use]
     pub fn base(&self) -> *const u8 {
-        self.region.base.as_ptr()
+        self.region.mapping.base().as_ptr()
     }
 
     /// The length in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "an arena is never empty")]
     pub fn len(&self) -> usize {
-        self.region.len
+        self.region.mapping.len()
     }
 
     /// Whether it lies on reserved huge pages (hugetlbfs). Transparent ones are not counted.
     #[must_use]
     pub fn huge_pages(&self) -> bool {
-        self.region.huge_pages
+        self.region.mapping.huge_pages()
     }
 
     /// Whether `len` bytes from `address` on all lie in this arena.
@@ -198,8 +150,9 @@ impl Arena {
     /// Whoever writes through it acts as an engine: only to targets of operations in flight and to
     /// [`Coherent`] memory.
     #[must_use]
+    #[cfg(not(miri))]
     pub unsafe fn memfd(&self) -> BorrowedFd<'_> {
-        self.region.file.as_fd()
+        self.region.mapping.file()
     }
 
     /// Takes a buffer of `len` bytes out of the arena. It starts at a cache line, from 4 KiB up at a
@@ -264,13 +217,6 @@ impl Region {
         // The list is only changed by code that does not panic half-way.
         self.owner.is_here().then(|| self.free.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    fn advise(&self, advice: Advice) -> io::Result<()> {
-        // SAFETY: the range is our own mapping, and none of the advices used (do not fork, huge
-        // pages, populate) changes what the memory holds.
-        unsafe { rustix::mm::madvise(self.base.as_ptr().cast(), self.len, advice) }?;
-        Ok(())
-    }
 }
 
 impl Drop for Region {
@@ -279,10 +225,9 @@ impl Drop for Region {
             // A child has nothing there, or by now something else.
             return;
         }
-        // SAFETY: `base` and `len` are what mmap returned; every block holds an `Arc` of this, so
-        // no pointer into the mapping is left.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
-        debug_assert_eq!(unmapped, Ok(()), "munmap of our own mapping");
+        // SAFETY: this is the owner's only `drop`. Every block holds an `Arc` of this, so no pointer
+        // into the mapping is left.
+        unsafe { self.mapping.unmap() };
     }
 }
 
@@ -297,7 +242,7 @@ impl Block {
     /// The first byte. The block's bytes are initialised (the kernel zeroes the mapping).
     pub(super) fn pointer(&self) -> NonNull<u8> {
         // SAFETY: the offset was allocated within the mapping.
-        unsafe { self.region.base.add(self.offset) }
+        unsafe { self.region.mapping.base().add(self.offset) }
     }
 
     /// The length in bytes, at least what was asked for.
@@ -365,6 +310,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(not(miri))]
     fn the_file_is_the_memory_and_cannot_shrink() {
         let arena = Arena::new(2 * PAGE).unwrap();
         let mut buffer = arena.alloc(16).unwrap();
@@ -379,6 +325,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "no mappings")]
     fn children_do_not_inherit_it_and_its_pages_are_there() {
         let arena = Arena::new(3 * PAGE).unwrap();
         let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();

@@ -1,25 +1,29 @@
 //! Who keeps the memory of the operations in flight on a channel.
 
-use std::mem::ManuallyDrop;
+use std::{fmt, mem::MaybeUninit};
 
 use crate::{
     Channel, Completion, Cookie, DmaChannel, Flags, Operation, OperationKind, Status, SubmitError,
-    stats::Meter,
+    Successes, stats::Meter,
 };
 
-/// The fewest slots that are allocated at once.
+/// The fewest slots that are used at once.
 const MIN_SLOTS: usize = 16;
 
 /// The operations of one channel that were submitted and not reported, each with what is kept for it.
 ///
-/// A ring that is indexed by cookie: what a completion names is found with one subtraction, and
-/// nothing moves but what is put in and taken out. It grows with the distance between the oldest
-/// operation in flight and the newest; on a channel that completes in order that is the channel's
-/// ring at most.
-#[derive(Debug)]
+/// A ring that is indexed by cookie: what a completion names is found with one subtraction. What is
+/// kept is written to its slot once, before the engine is given the operation, and read once. No more
+/// slots are used than were ever needed at a time, though more are there: those of few operations
+/// stay in the nearest cache.
+///
+/// The ring grows with the distance between the oldest operation in flight and the newest; on a
+/// channel that completes in order that is the channel's ring at most.
 pub(crate) struct InFlight<M> {
-    /// The operation with cookie `c` is in slot `c` modulo their number, a power of two or zero.
-    slots: Box<[Option<Entry<M>>]>,
+    slots: Box<[Slot<M>]>,
+    /// Slots in use, from the first on: a power of two, or zero. The operation with cookie `c` is in
+    /// slot `c` modulo this.
+    room: usize,
     /// The oldest operation in flight; `next` if there is none.
     front: Cookie,
     /// What the next operation's cookie must be, unless nothing is in flight.
@@ -31,28 +35,17 @@ pub(crate) struct InFlight<M> {
 }
 
 #[derive(Debug)]
-struct Entry<M> {
-    kind: OperationKind,
+struct Slot<M> {
+    /// Initialised between `front` and `next`, if there is a kind.
+    memory: MaybeUninit<M>,
     len: usize,
-    memory: M,
+    /// `None` for empty. Outside of `front` and `next` it means nothing.
+    kind: Option<OperationKind>,
 }
 
-impl<M> Entry<M> {
-    /// Counts the end of the operation and reports it.
-    #[inline]
-    fn end(
-        self,
-        meter: &mut Meter,
-        mut completion: Completion,
-        each: &mut impl FnMut(Completion, M),
-    ) {
-        let Self { kind, len, memory } = self;
-        completion.bytes = match completion.status {
-            Status::Success => len,
-            _ => completion.bytes.min(len),
-        };
-        meter.count_end(kind, &completion);
-        each(completion, memory);
+impl<M> Slot<M> {
+    const fn new() -> Self {
+        Self { memory: MaybeUninit::uninit(), len: 0, kind: None }
     }
 }
 
@@ -61,7 +54,8 @@ impl<M> InFlight<M> {
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         let slots = if capacity == 0 { 0 } else { capacity.next_power_of_two() };
         Self {
-            slots: std::iter::repeat_with(|| None).take(slots).collect(),
+            slots: std::iter::repeat_with(Slot::new).take(slots).collect(),
+            room: slots.min(MIN_SLOTS),
             front: Cookie::FIRST,
             next: Cookie::FIRST,
             ended_early: 0,
@@ -82,7 +76,7 @@ impl<M> InFlight<M> {
 
     /// Whether the operation is in flight.
     pub(crate) fn contains(&self, cookie: Cookie) -> bool {
-        self.distance(cookie) < self.span() && self.slots[self.slot(cookie)].is_some()
+        self.distance(cookie) < self.span() && self.slots[self.slot(cookie)].kind.is_some()
     }
 
     /// Completions that named no operation in flight.
@@ -113,28 +107,27 @@ impl<M> InFlight<M> {
         flags: Flags,
         memory: M,
     ) -> Result<Cookie, (SubmitError, M)> {
-        // From the submission until the slot is filled nothing may unwind that would drop it.
-        let memory = ManuallyDrop::new(memory);
-        if self.span() == self.slots.len() {
-            self.grow();
+        if self.span() == self.room {
+            self.make_room();
         }
+        let (kind, at) = (operation.kind(), self.slot(self.next));
+        // From here on nothing drops it, whatever unwinds: the slot is none between `front` and
+        // `next` until `next` is beyond it.
+        let slot = &mut self.slots[at];
+        slot.memory.write(memory);
+        (slot.len, slot.kind) = (operation.len(), Some(kind));
         // SAFETY: by the caller's promise.
         match unsafe { channel.submit(operation, flags) } {
             Ok(cookie) => {
                 if cookie != self.next {
                     self.resynchronise(cookie, channel);
                 }
-                let kind = operation.kind();
-                channel.count_submit(cookie, kind);
-                let memory = ManuallyDrop::into_inner(memory);
-                let entry = Entry { kind, len: operation.len(), memory };
-                let slot = self.slot(cookie);
-                // The slot is empty; forgetting what is in it saves the question.
-                std::mem::forget(self.slots[slot].replace(entry));
                 self.next = cookie.next();
+                channel.count_submit(cookie, kind, self.len());
                 Ok(cookie)
             }
-            Err(error) => Err((error, ManuallyDrop::into_inner(memory))),
+            // SAFETY: written above, and read once: `next` stays, so the slot stays unused.
+            Err(error) => Err((error, unsafe { self.slots[at].memory.assume_init_read() })),
         }
     }
 
@@ -147,61 +140,119 @@ impl<M> InFlight<M> {
         mut each: impl FnMut(Completion, M),
     ) -> usize {
         let before = self.len();
-        let in_flight: &mut Self = self;
-        channel.poll_counted(move |completion, meter| {
-            let cookie = completion.cookie;
-            if cookie != in_flight.front || in_flight.ended_early != 0 {
-                in_flight.end_out_of_order(meter, completion, &mut each);
-            } else if let Some(entry) = in_flight.take(cookie) {
-                in_flight.front = cookie.next();
-                entry.end(meter, completion, &mut each);
-            }
-        });
+        let Some((channel, meter)) = channel.begin_poll(before) else { return 0 };
+        let successes @ Successes { first, count, more } = channel.poll_successes();
+        if first == self.front && count <= self.span() && self.ended_early == 0 {
+            self.end_all(count, meter, &mut each);
+        } else {
+            self.end_those_in_flight(successes, meter, &mut each);
+        }
+        if more {
+            channel.poll(&mut |completion| self.end(completion, meter, &mut each));
+        }
         before - self.len()
     }
 
-    /// Takes out what was kept for an operation that was reported.
+    /// Ends the first `count` operations in flight, all with success. None has ended early.
     #[inline]
-    fn take(&mut self, cookie: Cookie) -> Option<Entry<M>> {
-        let slot = self.slot(cookie);
-        let entry = self.slots.get_mut(slot).and_then(Option::take);
-        if entry.is_none() {
-            self.spurious += 1;
+    fn end_all(&mut self, count: usize, meter: &mut Meter, each: &mut impl FnMut(Completion, M)) {
+        let mut tally = meter.tally();
+        for _ in 0..count {
+            let cookie = self.front;
+            let slot = self.slot(cookie);
+            let Slot { memory, len, kind: Some(kind) } = &self.slots[slot] else {
+                debug_assert!(false, "an empty slot, and none has ended early");
+                return;
+            };
+            let (len, kind) = (*len, *kind);
+            // SAFETY: between `front` and `next`, and there is a kind. Read once: it is before
+            // `front` now.
+            let memory = unsafe { memory.assume_init_read() };
+            self.front = cookie.next();
+            tally.count(cookie, kind, len);
+            each(Completion::success(cookie, len), memory);
         }
-        entry
     }
 
-    /// Deals with a completion that is not the next in order, or comes while others have ended
-    /// early. Not inlined: the path beside it needs no registers saved.
+    /// Deals with successes that are not, or not only, those of the oldest in flight.
     #[cold]
-    #[inline(never)]
-    fn end_out_of_order(
+    fn end_those_in_flight(
         &mut self,
+        Successes { first, count, .. }: Successes,
         meter: &mut Meter,
-        completion: Completion,
         each: &mut impl FnMut(Completion, M),
     ) {
-        let cookie = completion.cookie;
-        if self.distance(cookie) >= self.span() {
-            self.spurious += 1;
-        } else if let Some(entry) = self.take(cookie) {
-            self.ended_early += 1;
-            while self.front != self.next && self.slots[self.slot(self.front)].is_none() {
-                self.front = self.front.next();
-                self.ended_early -= 1;
+        let mut spurious = count as u64;
+        let (mut cookie, end) = (self.front, self.next);
+        while cookie != end {
+            if cookie.get().wrapping_sub(first.get()) < count as u64 && self.contains(cookie) {
+                spurious -= 1;
+                // Its length is the operation's, whatever is said here.
+                self.end(Completion::success(cookie, 0), meter, each);
             }
-            entry.end(meter, completion, each);
+            cookie = cookie.next();
+        }
+        self.spurious = self.spurious.saturating_add(spurious);
+    }
+
+    /// Deals with a completion of any operation, or of none.
+    #[inline]
+    fn end(
+        &mut self,
+        mut completion: Completion,
+        meter: &mut Meter,
+        each: &mut impl FnMut(Completion, M),
+    ) {
+        let Some((kind, len, memory)) = self.take(completion.cookie) else {
+            self.spurious += 1;
+            return;
+        };
+        completion.bytes = match completion.status {
+            Status::Success => len,
+            _ => completion.bytes.min(len),
+        };
+        meter.count_end(kind, &completion);
+        each(completion, memory);
+    }
+
+    /// Takes out what was kept for an operation, if it is in flight, with its kind and length.
+    #[inline]
+    fn take(&mut self, cookie: Cookie) -> Option<(OperationKind, usize, M)> {
+        if self.distance(cookie) >= self.span() {
+            return None;
+        }
+        let at = self.slot(cookie);
+        let slot = &mut self.slots[at];
+        let kind = slot.kind.take()?;
+        // SAFETY: between `front` and `next`, and there was a kind. Read once: there is none now.
+        let memory = unsafe { slot.memory.assume_init_read() };
+        let len = slot.len;
+        if cookie == self.front && self.ended_early == 0 {
+            self.front = cookie.next();
+        } else {
+            self.note_early_end();
+        }
+        Some((kind, len, memory))
+    }
+
+    /// Moves `front` past what has ended.
+    #[cold]
+    fn note_early_end(&mut self) {
+        self.ended_early += 1;
+        while self.front != self.next && self.slots[self.slot(self.front)].kind.is_none() {
+            self.front = self.front.next();
+            self.ended_early -= 1;
         }
     }
 
     /// Takes out all that is kept, of operations that will not be reported.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(M)) {
         while self.front != self.next {
-            let slot = self.slot(self.front);
-            self.front = self.front.next();
-            match self.slots[slot].take() {
-                Some(entry) => each(entry.memory),
-                None => self.ended_early -= 1,
+            if let Some((_, _, memory)) = self.take(self.front) {
+                each(memory);
+            } else {
+                debug_assert!(false, "the slot at the front is never empty");
+                return;
             }
         }
     }
@@ -216,21 +267,29 @@ impl<M> InFlight<M> {
             "the driver of {} breaks the contract of DmaChannel: cookies are consecutive",
             channel.name(),
         );
-        (self.front, self.next) = (cookie, cookie);
+        // What was kept for it goes to its slot.
+        let (is, is_to_be) = (self.slot(self.next), self.slot(cookie));
+        self.slots.swap(is, is_to_be);
+        self.front = cookie;
     }
 
-    /// Makes room for more.
+    /// Makes room for more: twice as much.
     #[cold]
-    fn grow(&mut self) {
-        let count = (self.slots.len() * 2).max(MIN_SLOTS);
-        let mut slots: Box<[Option<Entry<M>>]> =
-            std::iter::repeat_with(|| None).take(count).collect();
+    fn make_room(&mut self) {
+        let (old, new) = (self.room, (self.room * 2).max(MIN_SLOTS));
+        if new > self.slots.len() {
+            let mut slots = std::mem::take(&mut self.slots).into_vec();
+            slots.resize_with(new, Slot::new);
+            self.slots = slots.into();
+        }
+        self.room = new;
         let mut cookie = self.front;
         while cookie != self.next {
-            slots[cookie.get() as usize & (count - 1)] = self.slots[self.slot(cookie)].take();
+            // Either the same, or as far behind the old ones as it was among them.
+            let (is, is_to_be) = (cookie.get() as usize & (old - 1), self.slot(cookie));
+            self.slots.swap(is, is_to_be);
             cookie = cookie.next();
         }
-        self.slots = slots;
     }
 
     /// Slots in use, with those that are empty between others.
@@ -247,7 +306,24 @@ impl<M> InFlight<M> {
 
     #[inline]
     const fn slot(&self, cookie: Cookie) -> usize {
-        cookie.get() as usize & self.slots.len().wrapping_sub(1)
+        cookie.get() as usize & self.room.wrapping_sub(1)
+    }
+}
+
+impl<M> Drop for InFlight<M> {
+    fn drop(&mut self) {
+        self.drain(drop);
+    }
+}
+
+impl<M> fmt::Debug for InFlight<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InFlight")
+            .field("front", &self.front)
+            .field("next", &self.next)
+            .field("ended_early", &self.ended_early)
+            .field("spurious", &self.spurious)
+            .finish_non_exhaustive()
     }
 }
 

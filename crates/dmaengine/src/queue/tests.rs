@@ -54,6 +54,70 @@ fn an_end_that_is_reported_twice_gives_nothing_twice() {
 }
 
 #[test]
+fn successes_at_once_give_back_as_many_and_the_rest_is_polled_for() {
+    let (mut queue, strings) = in_flight(4);
+    let first = strings.cookies()[0];
+    (0..3).for_each(|place| strings.end(place, Status::Success));
+    strings.succeed(first, 3, true);
+    strings.end(0, Status::WriteError);
+    let mut ended = Vec::new();
+    assert_eq!(queue.poll(|done| ended.push((done.tag, done.status, done.bytes))), 4);
+    let succeeded = [0, 1, 2].map(|tag| (tag, Status::Success, 4));
+    assert_eq!(ended, [&succeeded[..], &[(3, Status::WriteError, 0)]].concat());
+    let counted = queue.stats().snapshot();
+    assert_eq!((counted.completed(), counted.failed(), counted.bytes_transferred()), (4, 1, 12));
+    assert_eq!((strings.dropped(), queue.spurious_completions()), ((8, 0), 0));
+}
+
+#[test]
+fn with_nothing_more_a_channel_is_not_polled() {
+    let (mut queue, strings) = in_flight(2);
+    let first = strings.cookies()[0];
+    (0..2).for_each(|place| strings.end(place, Status::Success));
+    strings.succeed(first, 1, false);
+    assert_eq!((queue.poll(drop), queue.in_flight()), (1, 1));
+    assert_eq!((queue.poll(drop), queue.in_flight()), (1, 0));
+}
+
+#[test]
+fn successes_of_others_give_nothing_back() {
+    let (mut queue, strings) = in_flight(4);
+    let first = strings.cookies()[0];
+    let before = Cookie::new(first.get().wrapping_sub(5));
+    strings.succeed(before, 5, false);
+    assert_eq!((queue.poll(drop), queue.spurious_completions()), (0, 5));
+    // From before the queue's first to its second; and one that has ended before all of them.
+    strings.end(2, Status::Success);
+    assert_eq!(queue.poll(drop), 1);
+    (0..2).for_each(|place| strings.end(place, Status::Success));
+    strings.succeed(before, 7, false);
+    let mut tags = Vec::new();
+    queue.poll(|done| tags.push(done.tag));
+    assert_eq!((&tags[..], queue.spurious_completions()), (&[0, 1][..], 10));
+    // Those that have ended, the one that has not, and all to come.
+    strings.end(0, Status::Success);
+    strings.succeed(first, usize::MAX, false);
+    queue.poll(|done| tags.push(done.tag));
+    assert_eq!(tags, [0, 1, 3]);
+    assert_eq!(queue.spurious_completions(), u64::MAX);
+    assert_eq!((queue.in_flight(), strings.dropped()), (0, (8, 0)));
+}
+
+#[test]
+fn a_panic_among_successes_takes_only_what_was_given() {
+    let (mut queue, strings) = in_flight(3);
+    let first = strings.cookies()[0];
+    (0..3).for_each(|place| strings.end(place, Status::Success));
+    strings.succeed(first, 3, false);
+    let panic = catch_unwind(AssertUnwindSafe(|| queue.poll(|done| assert_eq!(done.tag, 0))));
+    assert!(panic.is_err());
+    assert_eq!((queue.in_flight(), strings.dropped()), (1, (4, 0)));
+    assert_eq!((queue.stats().completed(), queue.stats().bytes_transferred()), (2, 8));
+    drop(queue);
+    assert_eq!(strings.dropped(), (6, 0));
+}
+
+#[test]
 fn dropping_a_queue_terminates_the_channel_before_the_memory_goes() {
     let (queue, strings) = in_flight(3);
     drop(queue);

@@ -12,7 +12,7 @@ use std::{
 use super::lease::Lease;
 use crate::{
     ChannelInfo, ChannelStats, Completion, Cookie, DmaChannel, Flags, Layer, Operation,
-    OperationKind, Stuck, SubmitError, fork::Owner, stats::Meter,
+    OperationKind, Stuck, SubmitError, Successes, fork::Owner, stats::Meter,
 };
 
 /// A channel that a client has, with its name and counters. A [`Queue`](crate::Queue) is made of
@@ -80,6 +80,7 @@ impl Channel {
 
     /// Whether its device is being removed: drop the channel.
     #[must_use]
+    #[inline]
     pub fn is_removed(&self) -> bool {
         // Relaxed: seen a moment later it costs one operation more. What the removal waits for is
         // the channel's drop.
@@ -88,6 +89,7 @@ impl Channel {
 
     /// Whether this is a forked child, and the channel its parent's.
     #[must_use]
+    #[inline]
     pub fn is_forked(&self) -> bool {
         !self.owner.is_here()
     }
@@ -105,21 +107,23 @@ impl Channel {
         channel
     }
 
-    /// Counts an operation that was submitted.
+    /// Counts an operation that was submitted; `depth` are now in flight.
     #[inline]
-    pub(crate) fn count_submit(&mut self, cookie: Cookie, kind: OperationKind) {
-        self.meter.count_submit(cookie, kind);
+    pub(crate) fn count_submit(&mut self, cookie: Cookie, kind: OperationKind, depth: usize) {
+        self.meter.count_submit(cookie, kind, depth);
     }
 
-    /// As [`DmaChannel::poll`], with the place to count each end in.
+    /// What to poll, with the place to count each end in, while `depth` are in flight; `None` in a
+    /// forked child.
     #[inline]
-    pub(crate) fn poll_counted(&mut self, mut report: impl FnMut(Completion, &mut Meter)) {
+    pub(crate) fn begin_poll(&mut self, depth: usize) -> Option<(&mut dyn DmaChannel, &mut Meter)> {
         if self.is_forked() {
-            return;
+            return None;
         }
         let Self { raw, meter, .. } = self;
-        meter.note_depth();
-        raw.poll(&mut move |completion| report(completion, meter));
+        // It has not been greater since the last poll.
+        meter.note_depth(depth);
+        Some((&mut ***raw, meter))
     }
 }
 
@@ -165,6 +169,13 @@ unsafe impl DmaChannel for Channel {
         if !self.is_forked() {
             self.raw.poll(report);
         }
+    }
+
+    fn poll_successes(&mut self) -> Successes {
+        if self.is_forked() {
+            return Successes { more: false, ..Successes::UNKNOWN };
+        }
+        self.raw.poll_successes()
     }
 
     fn arm(&mut self) -> bool {

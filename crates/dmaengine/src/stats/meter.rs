@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::ChannelStats;
-use crate::{Completion, Cookie, OperationKind};
+use crate::{Completion, Cookie, OperationKind, Status};
 
 /// One in this many operations is timed. Two looks at the clock, about 20 ns each, are then less
 /// than 1 ns per operation.
@@ -28,8 +28,6 @@ const fn is_timed(cookie: Cookie) -> bool {
 #[derive(Debug)]
 pub(crate) struct Meter {
     stats: Arc<ChannelStats>,
-    /// Counted and not ended.
-    in_flight: u64,
     /// When the timed operations in flight were submitted. As many places, a power of two, as
     /// operations in flight can be timed.
     started: Box<[Option<(Cookie, Instant)>]>,
@@ -39,20 +37,19 @@ impl Meter {
     /// Counts in `stats` for a channel with a ring of `ring_size`.
     pub(crate) fn new(stats: Arc<ChannelStats>, ring_size: usize) -> Self {
         let places = (ring_size / TIMED_APART as usize + 1).next_power_of_two();
-        Self { stats, in_flight: 0, started: vec![None; places].into() }
+        Self { stats, started: vec![None; places].into() }
     }
 
     pub(crate) const fn stats(&self) -> &Arc<ChannelStats> {
         &self.stats
     }
 
-    /// Counts an operation that was submitted.
+    /// Counts an operation that was submitted; `depth` are now in flight.
     #[inline]
-    pub(crate) fn count_submit(&mut self, cookie: Cookie, kind: OperationKind) {
+    pub(crate) fn count_submit(&mut self, cookie: Cookie, kind: OperationKind, depth: usize) {
         self.stats.operations[kind as usize].submitted.add(1);
-        self.in_flight += 1;
         if is_timed(cookie) {
-            self.start(cookie);
+            self.start(cookie, depth);
         }
     }
 
@@ -62,8 +59,6 @@ impl Meter {
         let operation = &self.stats.operations[kind as usize];
         operation.ended[completion.status as usize].add(1);
         operation.bytes.add(completion.bytes as u64);
-        // Not below zero: each was counted before.
-        self.in_flight = self.in_flight.wrapping_sub(1);
         if let Some(cause) = completion.fallback {
             operation.fallbacks[cause as usize].add(1);
         }
@@ -72,15 +67,21 @@ impl Meter {
         }
     }
 
-    /// Before a poll: the depth has not been greater since the last one.
+    /// For many ends with success at once.
     #[inline]
-    pub(crate) fn note_depth(&self) {
-        self.stats.max_depth.raise(self.in_flight);
+    pub(crate) const fn tally(&mut self) -> Tally<'_> {
+        Tally { meter: self, kind: OperationKind::Memcpy, count: 0, bytes: 0 }
+    }
+
+    /// Notes that `depth` operations are in flight.
+    #[inline]
+    pub(crate) fn note_depth(&self, depth: usize) {
+        self.stats.max_depth.raise(depth as u64);
     }
 
     #[cold]
-    fn start(&mut self, cookie: Cookie) {
-        self.stats.depth.record(self.in_flight);
+    fn start(&mut self, cookie: Cookie, depth: usize) {
+        self.stats.depth.record(depth as u64);
         *self.place(cookie) = Some((cookie, Instant::now()));
     }
 
@@ -101,10 +102,49 @@ impl Meter {
     }
 }
 
+/// Counts ends with success in registers, as long as they are of one kind, and in the channel's
+/// counters when they are of another, or when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Tally<'a> {
+    meter: &'a mut Meter,
+    kind: OperationKind,
+    count: u64,
+    bytes: u64,
+}
+
+impl Tally<'_> {
+    /// As [`Meter::count_end`], of an operation of `len` bytes that the engine did.
+    #[inline]
+    pub(crate) fn count(&mut self, cookie: Cookie, kind: OperationKind, len: usize) {
+        if kind != self.kind {
+            self.flush();
+            self.kind = kind;
+        }
+        self.count += 1;
+        self.bytes += len as u64;
+        if is_timed(cookie) {
+            self.meter.end(cookie, kind);
+        }
+    }
+
+    fn flush(&mut self) {
+        let operation = &self.meter.stats.operations[self.kind as usize];
+        operation.ended[Status::Success as usize].add(self.count);
+        operation.bytes.add(self.bytes);
+        (self.count, self.bytes) = (0, 0);
+    }
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{FallbackCause, Status};
+    use crate::FallbackCause;
 
     /// The cookies that are timed, from `first` on.
     fn timed(first: u64) -> impl Iterator<Item = Cookie> {
@@ -141,10 +181,10 @@ mod tests {
         let stats = Arc::new(ChannelStats::default());
         let mut meter = Meter::new(Arc::clone(&stats), 1024);
         let cookies: Vec<_> = (1..=1024).map(Cookie::new).collect();
-        for &cookie in &cookies {
-            meter.count_submit(cookie, OperationKind::Xor);
+        for (&cookie, depth) in cookies.iter().zip(1..) {
+            meter.count_submit(cookie, OperationKind::Xor, depth);
         }
-        meter.note_depth();
+        meter.note_depth(1024);
         // As an out-of-order engine ends them.
         for &cookie in cookies.iter().rev() {
             meter.count_end(OperationKind::Xor, &Completion::success(cookie, 10));
@@ -169,8 +209,8 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || {
                 for cookie in (1..=100_000).map(Cookie::new) {
-                    meter.count_submit(cookie, OperationKind::Memset);
-                    meter.note_depth();
+                    meter.count_submit(cookie, OperationKind::Memset, 1);
+                    meter.note_depth(1);
                     meter.count_end(OperationKind::Memset, &Completion::success(cookie, 3));
                 }
             });
@@ -188,12 +228,38 @@ mod tests {
     }
 
     #[test]
+    fn successes_that_are_counted_together_are_counted_as_one_by_one() {
+        use OperationKind::{Memcpy, Memset, Xor};
+        let kinds = [Memset, Memcpy, Memcpy, Xor, Xor, Memcpy].into_iter().cycle().take(600);
+        let count = |together: bool| {
+            let stats = Arc::new(ChannelStats::default());
+            let mut meter = Meter::new(Arc::clone(&stats), 1024);
+            for (kind, at) in kinds.clone().zip(1..) {
+                meter.count_submit(Cookie::new(at), kind, at as usize);
+            }
+            let mut tally = meter.tally();
+            for (kind, at) in kinds.clone().zip(1..).filter(|_| together) {
+                tally.count(Cookie::new(at), kind, at as usize);
+            }
+            drop(tally);
+            for (kind, at) in kinds.clone().zip(1..).filter(|_| !together) {
+                meter.count_end(kind, &Completion::success(Cookie::new(at), at as usize));
+            }
+            stats.snapshot().operations.map(|of_kind| {
+                (of_kind.submitted, of_kind.completed(), of_kind.bytes, of_kind.latency_ns.count())
+            })
+        };
+        assert_eq!(count(true), count(false));
+        assert_eq!(count(true)[Memcpy as usize].1, 300);
+    }
+
+    #[test]
     fn ends_are_counted_by_kind_status_and_cause() {
         let stats = Arc::new(ChannelStats::default());
         let mut meter = Meter::new(Arc::clone(&stats), 8);
-        meter.count_submit(Cookie::new(1), OperationKind::Memcpy);
-        meter.count_submit(Cookie::new(2), OperationKind::Memset);
-        meter.count_submit(Cookie::new(3), OperationKind::MemcpySg);
+        meter.count_submit(Cookie::new(1), OperationKind::Memcpy, 1);
+        meter.count_submit(Cookie::new(2), OperationKind::Memset, 2);
+        meter.count_submit(Cookie::new(3), OperationKind::MemcpySg, 3);
         let fallback = Some(FallbackCause::Failed);
         for (kind, status, bytes, fallback) in [
             (OperationKind::Memcpy, Status::Success, 100, fallback),

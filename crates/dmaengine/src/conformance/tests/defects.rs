@@ -57,6 +57,8 @@ fn wrong_reports() {
     is_found(Defect::LosesOnAnotherThread, "operations were lost", |_| ());
     is_found(Defect::ReportsOutOfOrder, "before an earlier one", |_| ());
     is_found(Defect::SaysAborted, "Aborted", |_| ());
+    is_found(Defect::SuccessesReportedTwice, "or twice", |_| ());
+    is_found(Defect::SuccessesHideTheRest, "in flight after a stop", |_| ());
     is_found(Defect::SaysTooFewBytes, "bytes completed", |_| ());
     is_found(Defect::SkipsACookie, "cookies are consecutive", |_| ());
     is_found(Defect::CookiesOf16Bits, "cookies are consecutive", |_| ());

@@ -13,7 +13,7 @@ use rustix::event::EventfdFlags;
 use super::super::Failure;
 use crate::{
     Addressing, Arena, Capabilities, ChannelInfo, Completion, Cookie, DmaChannel, Flags, Kind,
-    Operation, OperationKind, Ordering, Status, Stuck, SubmitError,
+    Operation, OperationKind, Ordering, Status, Stuck, SubmitError, Successes,
     random::SplitMix64,
     software::{Descriptor, execute},
 };
@@ -34,6 +34,8 @@ pub(super) enum Defect {
     ChecksAlwaysPass,
     PAndQConfused,
     ReportsTwice,
+    SuccessesReportedTwice,
+    SuccessesHideTheRest,
     Loses,
     LosesWithoutStatus,
     LosesOnAnotherThread,
@@ -509,6 +511,21 @@ unsafe impl DmaChannel for Toy {
             }
             report(completion);
         }
+    }
+
+    fn poll_successes(&mut self) -> Successes {
+        let said = match self.toys.defect {
+            Some(Defect::SuccessesReportedTwice) => self.ended.front(),
+            Some(Defect::SuccessesHideTheRest) => {
+                return Successes { more: false, ..Successes::UNKNOWN };
+            }
+            _ => None,
+        };
+        said.map_or(Successes::UNKNOWN, |(completion, _)| Successes {
+            first: completion.cookie,
+            count: 1,
+            more: true,
+        })
     }
 
     fn arm(&mut self) -> bool {

@@ -279,10 +279,27 @@ impl Submitter {
         self.failures = failures.load(Ordering::Relaxed);
     }
 
+    /// Takes all that had ended at the last look, if all with success; how many they are.
+    #[inline]
+    pub(super) fn take_successes(&mut self) -> usize {
+        if self.failures != self.reported_failures {
+            return 0;
+        }
+        let count = self.done - self.reported;
+        self.reported = self.done;
+        count as usize
+    }
+
+    /// Whether [`next_end`](Self::next_end) has one.
+    #[inline]
+    pub(super) const fn has_ended(&self) -> bool {
+        self.reported != self.done
+    }
+
     /// The next operation that had ended at the last look, in order of submission.
     #[inline]
     pub(super) fn next_end(&mut self) -> Option<End> {
-        if self.reported == self.done {
+        if !self.has_ended() {
             return None;
         }
         let position = self.reported;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    clock::Clock,
     controller::{Between, Controller, Share, class},
     shares::Shares,
 };
@@ -31,6 +32,7 @@ pub(super) struct SplitChannel {
     /// The parts meet at a multiple of it in the target's addresses: a power of two.
     border: usize,
     pub(super) controller: Controller,
+    clock: Box<dyn Clock>,
     shares: Arc<Shares>,
     /// Of a position, which never wraps: the position modulo the ring's size.
     slots: Box<[Slot]>,
@@ -140,6 +142,7 @@ impl SplitChannel {
         below: Box<dyn DmaChannel>,
         min_len: usize,
         border: usize,
+        clock: Box<dyn Clock>,
         shares: Arc<Shares>,
     ) -> Self {
         let info = below.info().clone();
@@ -149,6 +152,7 @@ impl SplitChannel {
             min_len,
             border,
             controller: Controller::new(),
+            clock,
             shares,
             slots: (0..ring_size).map(|_| Slot::default()).collect(),
             front: 0,
@@ -204,7 +208,7 @@ impl SplitChannel {
     /// Takes in what the engine has done.
     fn collect(&mut self) {
         // Only copies that are shared are worth a look at the clock.
-        let now = (self.timed > 0).then(Instant::now);
+        let now = (self.timed > 0).then(|| self.clock.now());
         let mut ended = std::mem::take(&mut self.ended);
         self.below.poll(&mut |completion| ended.push(completion));
         for completion in &ended {
@@ -263,7 +267,7 @@ impl SplitChannel {
             let slot = self.slot(position);
             let (len, cpu) = (slot.len, slot.cpu);
             let Some(CpuPart { source, target, len: part, flags }) = cpu else { continue };
-            let start = Instant::now();
+            let start = self.clock.now();
             for offset in (0..part).step_by(CHUNK) {
                 let chunk = Operation::Memcpy {
                     source: source.wrapping_add(offset),
@@ -278,7 +282,7 @@ impl SplitChannel {
                     self.collect();
                 }
             }
-            let ns = as_ns(start.elapsed());
+            let ns = as_ns(self.clock.now().saturating_duration_since(start));
             self.cpu_backlog -= part;
             let known = self.controller.cpu_took(len, part, ns);
             self.shares.publish(class(len), &known);
@@ -291,7 +295,7 @@ impl SplitChannel {
 
     /// Rings the doorbell for a batch, while a part of the engine's is timed.
     fn ring_and_time(&mut self, batch: Range<u64>) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let mut timed = 0;
         for position in batch.clone() {
             let slot = self.slot(position);
@@ -300,7 +304,7 @@ impl SplitChannel {
         }
         self.engine.last_look = Some(now);
         self.below.issue_pending();
-        let doorbell_ns = as_ns(now.elapsed());
+        let doorbell_ns = as_ns(self.clock.now().saturating_duration_since(now));
         for position in batch {
             let Slot { is_timed, len, .. } = *self.slot(position);
             if is_timed {

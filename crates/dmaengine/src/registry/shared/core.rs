@@ -224,7 +224,8 @@ impl Line {
         let cookie = unsafe { channel.submit(operation, flags) }?;
         let (kind, len) = (operation.kind(), operation.len());
         self.operations.push(InFlight { cookie, kind, len, end: None, abandoned: false });
-        channel.count_submit(cookie, kind);
+        let depth = self.operations.iter().filter(|operation| operation.end.is_none()).count();
+        channel.count_submit(cookie, kind, depth);
         channel.issue_pending();
         Ok(())
     }
@@ -232,8 +233,10 @@ impl Line {
     /// Notes what has ended; whether anything has.
     fn poll(&mut self) -> bool {
         let Self { channel: Some(channel), operations, .. } = self else { return false };
+        let depth = operations.iter().filter(|operation| operation.end.is_none()).count();
+        let Some((channel, meter)) = channel.begin_poll(depth) else { return false };
         let mut ended = false;
-        channel.poll_counted(|completion, meter| {
+        channel.poll(&mut |completion| {
             let Completion { cookie, status, bytes, .. } = completion;
             let is_it = |it: &&mut InFlight| it.cookie == cookie && it.end.is_none();
             // A completion of nothing in flight is the driver's or the device's defect.

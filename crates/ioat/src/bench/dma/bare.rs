@@ -1,6 +1,6 @@
 use std::{mem::ManuallyDrop, time::Instant};
 
-use dmaengine::{Cookie, DmaChannel, Flags, Operation, Status};
+use dmaengine::{Cookie, DmaChannel, Flags, Operation, Status, Successes};
 
 use super::{
     pairs::Pairs,
@@ -62,15 +62,22 @@ impl Subject for Bare<'_> {
     #[inline]
     fn poll(&mut self, mut each: impl FnMut(usize)) -> usize {
         let Self { channel, addresses, oldest, in_flight, failed, .. } = self;
-        let mut ended = 0;
-        channel.poll(&mut |completion| {
-            if completion.status != Status::Success {
-                *failed = Some(completion.status);
-            }
+        let Successes { count, more, .. } = channel.poll_successes();
+        let mut end = || {
             each(*oldest);
             *oldest = after(*oldest, addresses.len());
-            ended += 1;
-        });
+        };
+        (0..count).for_each(|_| end());
+        let mut ended = count;
+        if more {
+            channel.poll(&mut |completion| {
+                if completion.status != Status::Success {
+                    *failed = Some(completion.status);
+                }
+                end();
+                ended += 1;
+            });
+        }
         *in_flight -= ended;
         ended
     }
