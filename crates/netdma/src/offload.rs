@@ -55,6 +55,8 @@ pub struct Offload {
     copybreak: Copybreak,
     receives: Receives,
     counters: Counters,
+    /// Of the copies that have not ended.
+    bytes_in_flight: usize,
 }
 
 impl Offload {
@@ -77,6 +79,7 @@ impl Offload {
             copybreak,
             receives: Receives::default(),
             counters: Counters::default(),
+            bytes_in_flight: 0,
         }
     }
 
@@ -132,7 +135,7 @@ impl Offload {
     /// program wakes. Copies given to the engine have one doorbell. What the engine refuses is done
     /// by the CPU at that moment too, but has not ended before [`reap`](Self::reap) says so.
     pub fn serve(&mut self, stack: &mut Stack<RxPacket>, now: Instant, id: ReceiveId) {
-        let Self { engine, clock, copybreak, receives, counters, .. } = self;
+        let Self { engine, clock, copybreak, receives, counters, bytes_in_flight, .. } = self;
         clock.set(now - Instant::ZERO);
         let Some(receive) = receives.get_mut(id) else { return };
         let mut engine = match engine {
@@ -146,11 +149,13 @@ impl Offload {
             let mut target = receive.target.split_to(range.len());
             receive.taken += range.len();
             let tag = Tag { receive: id, socket: receive.socket, charge };
+            let len = range.len();
             let mut source = packet.into_slice(range);
             let cause = match &mut engine {
                 Ok(engine) => match engine.copy(source, target, tag) {
                     Ok(_cookie) => {
                         receive.in_flight += 1;
+                        *bytes_in_flight += len;
                         continue;
                     }
                     // The CPU below the engine does whatever there is room for.
@@ -163,7 +168,7 @@ impl Offload {
                 Err(cause) => *cause,
             };
             target.as_mut().copy_from_slice(source.as_ref());
-            counters.count_cpu(cause, source.as_ref().len());
+            counters.count_cpu(cause, len);
             stack.release(now, tag.socket, charge);
         }
         if let Ok(engine) = engine {
@@ -189,14 +194,15 @@ impl Offload {
         now: Instant,
         mut idle: impl FnMut(SocketId),
     ) {
-        let Self { engine, clock, fallback, receives, counters, .. } = self;
+        let Self { engine, clock, fallback, receives, counters, bytes_in_flight, .. } = self;
         clock.set(now - Instant::ZERO);
         let Some(engine) = engine else { return };
         if engine.is_idle() {
             return;
         }
         engine.poll(|done: Done<PacketSlice, Target, Tag>| {
-            let Done { status, bytes, fallback, tag, .. } = done;
+            let Done { status, bytes, fallback, tag, source, .. } = done;
+            *bytes_in_flight -= source.len();
             assert_eq!(status, Status::Success, "the CPU does what the engine does not");
             counters.count_end(fallback, bytes);
             if let Some(receive) = receives.get_mut(tag.receive) {
@@ -208,6 +214,12 @@ impl Offload {
             stack.release(now, tag.socket, tag.charge);
         });
         counters.engine_resets = fallback.resets();
+    }
+
+    /// What the engine has been given and has not ended, in bytes.
+    #[must_use]
+    pub const fn bytes_in_flight(&self) -> usize {
+        self.bytes_in_flight
     }
 
     /// Whether the engine holds memory and could not be stopped for some seconds. There is no way

@@ -17,7 +17,7 @@ use netstack::{Event, Instant, ListenerId, PollFlags, Readiness, RxMeta, SocketI
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{poll_set::Interest, poller::PollEvents, pollers::Pollers};
+use crate::{patience::Patience, poll_set::Interest, poller::PollEvents, pollers::Pollers};
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
 /// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
@@ -114,6 +114,8 @@ impl Kicks {
 pub(crate) struct Core {
     pub(crate) stack: netstack::Stack<RxPacket>,
     pub(crate) offload: Offload,
+    /// Whether the driver looks for the end of copies or sleeps.
+    pub(crate) patience: Patience,
     pub(crate) driver: Driver,
     /// Set by the driver before it sleeps; taken by whoever kicks it.
     pub(crate) asleep: Option<Asleep>,
@@ -146,6 +148,7 @@ impl Core {
         Self {
             stack,
             offload,
+            patience: Patience::default(),
             driver: Driver::Nobody,
             asleep: None,
             kicks,

@@ -1,0 +1,126 @@
+//! Whether a thread looks for the end of copies or sleeps until an event tells it.
+
+use std::time::Duration;
+
+/// How long the driver looks for the end of an engine's copies before it sleeps, learnt from how long
+/// such copies take.
+///
+/// Looking costs the time that the engine takes; sleeping costs what it takes to fall asleep and to
+/// wake up again, which in a virtual machine is more than the copy of 64 KiB. So short waits are
+/// looked through and long ones slept through. What was expected to be short and is not ends in
+/// sleep as well: never more than [`LIMIT`](Self::LIMIT) twice is lost. A sleeping thread does not
+/// see when the engine was done; so now and then one that expects a long wait looks all the same.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// What copying a byte takes, on average, as the driver sees it.
+    nanos_per_byte: f64,
+    /// Expected long waits since one was looked through.
+    slept: u32,
+}
+
+impl Patience {
+    /// What sleeping costs the thread: some 5 µs on bare metal, 15 to 20 µs in a virtual machine, where
+    /// an idle processor is given back to the host.
+    pub(crate) const LIMIT: Duration = Duration::from_micros(20);
+
+    /// Of so many expected long waits one is looked through.
+    const EXPLORED: u32 = 64;
+
+    /// How much a wait counts in the average.
+    const WEIGHT: f64 = 1.0 / 8.0;
+
+    /// For how long to look for the end of `bytes` in flight.
+    pub(crate) fn look_for(&mut self, bytes: usize) -> Duration {
+        if self.expected(bytes) <= Self::LIMIT {
+            return 2 * Self::LIMIT;
+        }
+        self.slept += 1;
+        if self.slept < Self::EXPLORED {
+            return Duration::ZERO;
+        }
+        self.slept = 0;
+        Self::LIMIT
+    }
+
+    /// The driver looked for `looked`. `ended`: then the copies of `bytes` had ended.
+    pub(crate) fn learn(&mut self, bytes: usize, looked: Duration, ended: bool) {
+        if bytes == 0 {
+            return;
+        }
+        // A thread that has lost its processor meanwhile has not seen the engine.
+        let looked = looked.min(4 * Self::LIMIT);
+        let seen = looked.as_nanos() as f64 / bytes as f64;
+        // What has not ended takes longer than that; how long is not known.
+        let sample = if ended { seen } else { (2.0 * seen).max(self.nanos_per_byte) };
+        self.nanos_per_byte += (sample - self.nanos_per_byte) * Self::WEIGHT;
+    }
+
+    fn expected(&self, bytes: usize) -> Duration {
+        Duration::from_nanos((self.nanos_per_byte * bytes as f64) as u64)
+    }
+}
+
+impl Default for Patience {
+    /// Expects 10 GB/s: a processor's copy of cold memory.
+    fn default() -> Self {
+        Self { nanos_per_byte: 0.1, slept: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: usize = 64 << 10;
+    const LONG: usize = 1 << 20;
+
+    #[test]
+    fn short_waits_are_looked_through_and_long_ones_slept() {
+        let mut patience = Patience::default();
+        assert!(patience.look_for(SHORT) > Patience::LIMIT);
+        assert_eq!(patience.look_for(LONG), Duration::ZERO);
+        assert!(patience.look_for(SHORT) > Patience::LIMIT);
+    }
+
+    #[test]
+    fn an_engine_that_is_slow_is_soon_slept_through() {
+        let mut patience = Patience::default();
+        let mut looks = 0;
+        for _ in 0..1000 {
+            let looked = patience.look_for(SHORT);
+            looks += u32::from(looked > Duration::ZERO);
+            patience.learn(SHORT, looked, false);
+        }
+        assert!((16..48).contains(&looks), "{looks}: some at first, then one of 64");
+    }
+
+    #[test]
+    fn an_engine_that_has_become_fast_is_found_out() {
+        let mut patience = Patience::default();
+        for _ in 0..100 {
+            let looked = patience.look_for(SHORT);
+            patience.learn(SHORT, looked, false);
+        }
+        // Every 64th wait tells, and after a number of them it is believed.
+        for _ in 0..64 * 40 {
+            if patience.look_for(SHORT) > Duration::ZERO {
+                patience.learn(SHORT, Duration::from_micros(6), true);
+            }
+        }
+        assert!(patience.look_for(SHORT) > Patience::LIMIT);
+    }
+
+    #[test]
+    fn one_long_look_changes_little() {
+        let mut patience = Patience::default();
+        patience.learn(SHORT, Duration::from_millis(10), true);
+        assert!(patience.look_for(SHORT) > Patience::LIMIT);
+    }
+
+    #[test]
+    fn nothing_in_flight_teaches_nothing() {
+        let mut patience = Patience::default();
+        patience.learn(0, Duration::from_secs(1), true);
+        assert!(patience.look_for(SHORT) > Patience::LIMIT);
+    }
+}
