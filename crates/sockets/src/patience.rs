@@ -14,8 +14,10 @@ use std::time::Duration;
 pub(crate) struct Patience {
     /// What copying a byte takes, on average, as the driver sees it.
     nanos_per_byte: f64,
-    /// Expected long waits since one was looked through.
-    slept: u32,
+    /// Expected long waits until one is looked through.
+    until_look: u32,
+    /// As many it will be after that.
+    interval: u32,
 }
 
 impl Patience {
@@ -23,8 +25,9 @@ impl Patience {
     /// an idle processor is given back to the host.
     pub(crate) const LIMIT: Duration = Duration::from_micros(20);
 
-    /// Of so many expected long waits one is looked through.
-    const EXPLORED: u32 = 64;
+    /// Expected long waits between two that are looked through, at most. The first come sooner: what
+    /// seemed long may have been a thread that had lost its processor.
+    const INTERVAL_MAX: u32 = 64;
 
     /// How much a wait counts in the average.
     const WEIGHT: f64 = 1.0 / 8.0;
@@ -34,11 +37,12 @@ impl Patience {
         if self.expected(bytes) <= Self::LIMIT {
             return 2 * Self::LIMIT;
         }
-        self.slept += 1;
-        if self.slept < Self::EXPLORED {
+        if self.until_look > 0 {
+            self.until_look -= 1;
             return Duration::ZERO;
         }
-        self.slept = 0;
+        self.until_look = self.interval;
+        self.interval = (2 * self.interval).min(Self::INTERVAL_MAX);
         Self::LIMIT
     }
 
@@ -53,6 +57,9 @@ impl Patience {
         // What has not ended takes longer than that; how long is not known.
         let sample = if ended { seen } else { (2.0 * seen).max(self.nanos_per_byte) };
         self.nanos_per_byte += (sample - self.nanos_per_byte) * Self::WEIGHT;
+        if ended {
+            (self.until_look, self.interval) = (0, 1);
+        }
     }
 
     fn expected(&self, bytes: usize) -> Duration {
@@ -63,7 +70,7 @@ impl Patience {
 impl Default for Patience {
     /// Expects 10 GB/s: a processor's copy of cold memory.
     fn default() -> Self {
-        Self { nanos_per_byte: 0.1, slept: 0 }
+        Self { nanos_per_byte: 0.1, until_look: 1, interval: 1 }
     }
 }
 
@@ -91,7 +98,7 @@ mod tests {
             looks += u32::from(looked > Duration::ZERO);
             patience.learn(SHORT, looked, false);
         }
-        assert!((16..48).contains(&looks), "{looks}: some at first, then one of 64");
+        assert!((16..48).contains(&looks), "{looks}: some at first, then one of 65");
     }
 
     #[test]
@@ -101,13 +108,20 @@ mod tests {
             let looked = patience.look_for(SHORT);
             patience.learn(SHORT, looked, false);
         }
-        // Every 64th wait tells, and after a number of them it is believed.
-        for _ in 0..64 * 40 {
-            if patience.look_for(SHORT) > Duration::ZERO {
+        // The next wait that is looked through tells, and so does each after it.
+        let mut slept = 0;
+        loop {
+            let looked = patience.look_for(SHORT);
+            if looked > Patience::LIMIT {
+                break;
+            }
+            if looked.is_zero() {
+                slept += 1;
+            } else {
                 patience.learn(SHORT, Duration::from_micros(6), true);
             }
+            assert!(slept < 2 * Patience::INTERVAL_MAX, "{patience:?}");
         }
-        assert!(patience.look_for(SHORT) > Patience::LIMIT);
     }
 
     #[test]
@@ -115,6 +129,22 @@ mod tests {
         let mut patience = Patience::default();
         patience.learn(SHORT, Duration::from_millis(10), true);
         assert!(patience.look_for(SHORT) > Patience::LIMIT);
+    }
+
+    #[test]
+    fn a_few_long_looks_are_soon_forgotten() {
+        let mut patience = Patience::default();
+        for _ in 0..3 {
+            patience.learn(SHORT, Duration::from_millis(10), true);
+        }
+        let mut slept = 0;
+        for _ in 0..100 {
+            match patience.look_for(SHORT) {
+                Duration::ZERO => slept += 1,
+                _ => patience.learn(SHORT, Duration::from_micros(6), true),
+            }
+        }
+        assert!(slept <= 4, "{slept} of 100");
     }
 
     #[test]

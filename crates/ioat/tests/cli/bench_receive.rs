@@ -30,6 +30,7 @@ fn json_has_every_figure_and_the_picture_is_written() {
             "placements",
             "turns",
             "preempted_turns",
+            "round_trip_ns",
             "generator_timeouts",
             "rows",
             "picture",

@@ -10,9 +10,11 @@ use super::{
     results::Results,
 };
 use crate::{
+    bench::{Clock, Cpus, round_trip_ns},
     engine, host,
     host_side::HostSideError,
     lab::{Placement, TransferError},
+    measure::Samples,
 };
 
 /// The most reads of a turn: many short ones measure no better.
@@ -76,13 +78,15 @@ pub struct Contest {
 }
 
 /// What happened beside the figures.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Disturbances {
     pub(super) turns: usize,
     /// In which the receiver lost its CPU to another program.
     pub(super) preempted: usize,
     /// Of the generator, whose acknowledgment did not come in time.
     pub(super) timeouts: u64,
+    /// What a cache line takes to the engine's CPU and back, in each round.
+    pub(super) round_trip_ns: Samples,
 }
 
 impl Contest {
@@ -168,7 +172,14 @@ impl Contest {
                 contestant.check(point, bytes(point))?;
             }
         }
+        let clock = Clock::calibrate();
         for _ in 0..*rounds {
+            if let (Some(caller), Some(engine)) = (placement.receiver, placement.engine)
+                && caller != engine
+            {
+                let round_trip = round_trip_ns(Cpus { caller, engine }, &clock);
+                disturbances.round_trip_ns.push(round_trip.map_err(Error::Pin)?);
+            }
             for (index, &point) in points.iter().enumerate() {
                 for contestant in &mut contestants {
                     before(&contestant.name);

@@ -4,7 +4,7 @@ use super::{
     contest::{Disturbances, Settings},
     figures::{Row, Scene},
 };
-use crate::lab::Placement;
+use crate::{lab::Placement, measure::Samples};
 
 /// What was measured, as `--json` prints it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,6 +22,9 @@ pub struct Results {
     /// Those of them in which the receiver lost its CPU to another program. What that took of caches
     /// and time is in their figures.
     pub preempted_turns: usize,
+    /// What a cache line takes to the engine's CPU and back, before each round in which it is not the
+    /// receiver's: what handing over costs any software engine.
+    pub round_trip_ns: Option<Samples>,
     /// How often the generator sent again what was not acknowledged in time.
     pub generator_timeouts: u64,
     /// By scene, then point, then engine.
@@ -53,6 +56,7 @@ impl Results {
             placements: placements.map(|(scene, cpus)| ScenePlacement { scene, cpus }).collect(),
             turns: disturbances.turns,
             preempted_turns: disturbances.preempted,
+            round_trip_ns: Some(disturbances.round_trip_ns).filter(|it| !it.values().is_empty()),
             generator_timeouts: disturbances.timeouts,
             rows,
         }

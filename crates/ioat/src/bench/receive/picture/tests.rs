@@ -34,6 +34,7 @@ fn results(rows: Vec<Row>) -> Results {
         placements: Vec::new(),
         turns: 6,
         preempted_turns: 0,
+        round_trip_ns: None,
         generator_timeouts: 0,
         rows,
     }

@@ -14,6 +14,7 @@ pub(super) fn print(results: &Results) {
         copybreak,
         turns,
         preempted_turns,
+        round_trip_ns,
         generator_timeouts,
         placements,
         rows,
@@ -28,6 +29,10 @@ pub(super) fn print(results: &Results) {
             "In {preempted_turns} of {turns} turns the receiver lost its CPU to another program: what \
              that took of caches and time is in the figures."
         );
+    }
+    if let Some(round_trip_ns) = round_trip_ns {
+        let ns = round_trip_ns.spread().show(0);
+        println!("A cache line goes to the engine's CPU and back in {ns} ns.");
     }
     if *generator_timeouts > 0 {
         println!("The generator had to send again {generator_timeouts} times.");
