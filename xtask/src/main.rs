@@ -4,6 +4,7 @@
 
 mod callgrind;
 mod packages;
+mod vm;
 
 use std::{
     env,
@@ -17,9 +18,11 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test        All tests: unit, property, simulation, model checking, TAP against the kernel's TCP,
-              and the counts of `callgrind`
+              the counts of `callgrind`, and the guests of `vm`
   check       Formatting, lints and documentation, with warnings as errors
   callgrind   Instructions that the I/OAT driver takes; fails where they are more than allowed
+  vm          Stock Linux guests on the device model, one for each version (--version V: that one
+              only), and our driver in them over VFIO; needs root for what is not in its cache yet
 
 Example: cargo xtask check && cargo xtask test";
 
@@ -29,6 +32,9 @@ fn main() -> ExitCode {
         ["test"] => test(),
         ["check"] => check(),
         ["callgrind"] => callgrind::run(),
+        ["vm", ref arguments @ ..] => vm::run(arguments),
+        // Not for people: the first process of a guest.
+        ["vm-guest", version] => return vm::guest(version),
         ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             return ExitCode::SUCCESS;
@@ -67,7 +73,8 @@ fn test() -> Result<(), Failed> {
         &["test", "--package", "dmaengine", "--package", "ioatdma", "--lib", "--release", "model"],
         &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
     )?;
-    callgrind::run()
+    callgrind::run()?;
+    vm::run(&[])
 }
 
 fn check() -> Result<(), Failed> {

@@ -38,7 +38,7 @@ fn is_there(program: &str) -> Result<bool, Failed> {
     }
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }

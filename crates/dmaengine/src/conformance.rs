@@ -128,6 +128,7 @@ mod stops;
 
 use std::time::Duration;
 
+pub use crate::fork::child::in_child;
 use crate::{Arena, DmaChannel, DmaDevice, Status};
 
 /// The length of the arena that the tests need: 16 MiB.

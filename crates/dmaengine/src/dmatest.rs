@@ -227,8 +227,11 @@ impl<'a> Run<'a> {
         }
         let in_time = self.wait(&mut ended);
         self.busy += start.elapsed();
-        if !in_time {
-            // Whatever they end with now, they are late.
+        let is_down =
+            |ended: &Ended| matches!(ended.outcome, Err(Cause::Submit(SubmitError::ChannelDown)));
+        if !in_time || ended.iter().any(is_down) {
+            // Whatever they end with now, they are late. A channel that is down is back after this,
+            // for the next test.
             let terminated = self.queue.terminate_sync(self.params.timeout, |done| {
                 ended[done.tag].buffers = Some(done.target);
             });

@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+#[cfg(any(test, feature = "testkit"))]
+pub(crate) mod child;
+
 /// The length of the wiped mapping: one page, or the kernel rounds up.
 const LEN: usize = 4096;
 
@@ -123,27 +126,7 @@ unsafe extern "C" fn wipe() {
 
 #[cfg(all(test, not(miri)))]
 mod tests {
-    use super::*;
-
-    /// Runs `child` in a forked child, which may do what a signal handler may, and returns its answer.
-    fn in_child(child: impl FnOnce() -> bool) -> bool {
-        // SAFETY: the child calls `child` and ends, without coming back into the test harness.
-        match unsafe { libc::fork() } {
-            -1 => panic!("fork: {}", std::io::Error::last_os_error()),
-            0 => {
-                let answer = i32::from(child());
-                // SAFETY: ends the process, running nothing.
-                unsafe { libc::_exit(answer) }
-            }
-            pid => {
-                let mut status = 0;
-                // SAFETY: writes a local variable.
-                assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-                assert!(libc::WIFEXITED(status), "the child died: {status:#x}");
-                libc::WEXITSTATUS(status) == 1
-            }
-        }
-    }
+    use super::{child::in_child, *};
 
     #[test]
     fn a_child_is_not_its_parent_and_a_grandchild_is_neither() {

@@ -14,10 +14,10 @@ pub use fallback::{Clock, DrivenClock, Fallback, FallbackOptions, FallbackStats}
 
 use crate::{Arena, ChannelInfo, DmaChannel, DmaDevice, MapError, RequestError};
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod errors;
 mod faults;
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod million;
 mod passed;
 mod split;

@@ -132,6 +132,32 @@ impl Memory for &AddressSpace {
         Ok(())
     }
 
+    fn read_bytes(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+        let mut done = 0;
+        while let left @ 1.. = bytes.len() - done {
+            let (from, readable) = self.find(address.wrapping_add(done as u64))?;
+            let piece = left.min(usize::try_from(readable).unwrap_or(left));
+            // SAFETY: `find` says that `piece` bytes are mapped at `from`, and `map`'s caller that
+            // mapped memory is valid; as many follow in `bytes`, which is a reference and so no part
+            // of it.
+            unsafe { ptr::copy_nonoverlapping(from, bytes[done..].as_mut_ptr(), piece) };
+            done += piece;
+        }
+        Ok(())
+    }
+
+    fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        let mut done = 0;
+        while let left @ 1.. = bytes.len() - done {
+            let (to, writable) = self.find(address.wrapping_add(done as u64))?;
+            let piece = left.min(usize::try_from(writable).unwrap_or(left));
+            // SAFETY: as in `read_bytes`, the other way round.
+            unsafe { ptr::copy_nonoverlapping(bytes[done..].as_ptr(), to, piece) };
+            done += piece;
+        }
+        Ok(())
+    }
+
     fn copy(&mut self, source: u64, target: u64, len: u32) -> Result<(), MoveError> {
         let (mut source, mut target, mut left) = (source, target, u64::from(len));
         while left > 0 {

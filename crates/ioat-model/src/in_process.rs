@@ -72,6 +72,8 @@ pub struct Bar {
 
 struct Shared {
     model: Mutex<Model>,
+    /// Where the model's time begins.
+    started: Instant,
     /// A posted DMACOUNT write per channel: [`POSTED`] and the value, or 0.
     doorbells: Vec<AtomicU32>,
     /// Register writes may have given the device work, or it shall stop.
@@ -101,20 +103,22 @@ struct Mappings {
 }
 
 impl Device {
-    /// Starts a device.
+    /// Starts a device, and does [`Model::enable`].
     ///
     /// # Errors
     ///
     /// When the system refuses an eventfd or a thread.
     pub fn start(config: Config) -> io::Result<Self> {
         let Config { model, spin } = config;
-        let model = Model::new(model);
+        let mut model = Model::new(model);
+        model.enable();
         let channels = model.channels();
         let interrupts = (0..channels)
             .map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
             .collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             model: Mutex::new(model),
+            started: Instant::now(),
             doorbells: (0..channels).map(|_| AtomicU32::new(0)).collect(),
             kick: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
@@ -181,7 +185,7 @@ impl Bar {
         if self.is_gone() || offset >= BAR_SIZE {
             return u64::MAX;
         }
-        let mut model = self.shared.lock_model();
+        let mut model = self.shared.lock_model_now();
         let delivered = self.shared.deliver_doorbells(&mut model);
         let value = model.mmio_read(offset, width);
         drop(model);
@@ -210,7 +214,7 @@ impl Bar {
         if self.is_gone() {
             return;
         }
-        let mut model = self.shared.lock_model();
+        let mut model = self.shared.lock_model_now();
         self.shared.deliver_doorbells(&mut model);
         model.mmio_write(offset, width, value);
         let interrupts = model.take_interrupts();
@@ -219,10 +223,41 @@ impl Bar {
         self.kick();
     }
 
-    /// The eventfd that counts the interrupts of `channel`; `None` if there is no such channel.
+    /// Reads bytes of configuration space; see [`ConfigSpace`](crate::ConfigSpace). All ones once the
+    /// device is gone.
+    pub fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        if self.is_gone() {
+            bytes.fill(u8::MAX);
+            return;
+        }
+        self.shared.lock_model().config_read(offset, bytes);
+    }
+
+    /// Writes bytes of configuration space.
+    pub fn config_write(&self, offset: u64, bytes: &[u8]) {
+        if self.is_gone() {
+            return;
+        }
+        let mut model = self.shared.lock_model_now();
+        self.shared.deliver_doorbells(&mut model);
+        model.config_write(offset, bytes);
+        let interrupts = model.take_interrupts();
+        drop(model);
+        self.shared.send(interrupts);
+        self.kick();
+    }
+
+    /// The level of INTA; see [`Model::intx`].
     #[must_use]
-    pub fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.shared.interrupts.get(channel).map(AsFd::as_fd)
+    pub fn intx(&self) -> bool {
+        !self.is_gone() && self.shared.lock_model().intx()
+    }
+
+    /// The eventfd that counts what is sent by `vector`; `None` if there is no such vector. There is
+    /// one for each channel; with MSI and INTA only vector 0 is used.
+    #[must_use]
+    pub fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.shared.interrupts.get(vector).map(AsFd::as_fd)
     }
 
     /// Lets the device reach `len` bytes at `memory` under the bus addresses from `iova` on.
@@ -315,6 +350,15 @@ impl Shared {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The model, and it knows the time if it needs it.
+    fn lock_model_now(&self) -> MutexGuard<'_, Model> {
+        let mut model = self.lock_model();
+        if model.needs_time() {
+            model.set_time(self.started.elapsed());
+        }
+        model
+    }
+
     fn lock_mappings(&self) -> MutexGuard<'_, Mappings> {
         self.mappings.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -348,10 +392,10 @@ impl Shared {
         self.version.store(mappings.version, Ordering::Release);
     }
 
-    /// Raises the interrupts of the channels whose bits are set.
-    fn send(&self, channels: u32) {
+    /// Counts the vectors whose bits are set.
+    fn send(&self, vectors: u32) {
         for (index, interrupt) in self.interrupts.iter().enumerate() {
-            if channels & 1 << index != 0 {
+            if vectors & 1 << index != 0 {
                 // It fails only if the counter is full, and then the file is readable already.
                 let _ = rustix::io::write(interrupt, &1_u64.to_ne_bytes());
             }
@@ -375,9 +419,9 @@ impl Engine {
     fn run(mut self) {
         // Acquire: pairs with `Device::drop`.
         while !self.shared.stopped.load(Ordering::Acquire) {
-            self.work();
-            if !self.spin() {
-                self.sleep();
+            let deadline = self.work();
+            if !self.spin(deadline) {
+                self.sleep(deadline);
             }
         }
         let mut mappings = self.shared.lock_mappings();
@@ -385,32 +429,37 @@ impl Engine {
         self.shared.adopted.notify_all();
     }
 
-    /// Works on descriptors until there are none.
-    fn work(&mut self) {
+    /// Works on descriptors until there are none. When there is something to do again, if nothing
+    /// comes.
+    fn work(&mut self) -> Option<Instant> {
         // Acquire: register writes before the kick are seen under the lock below.
         self.shared.kick.swap(false, Ordering::Acquire);
         let shared = Arc::clone(&self.shared);
         let mut ended = None;
         loop {
-            let mut model = shared.lock_model();
+            let mut model = shared.lock_model_now();
             shared.deliver_doorbells(&mut model);
             // After the doorbells: memory that was mapped before a doorbell is seen with it.
             self.adopt_mappings();
             let mut memory = &*self.space;
-            if let Some((channel, result)) = ended.take() {
-                model.retire(channel, result, &mut memory);
+            if let Some((channel, performed)) = ended.take() {
+                model.retire(channel, performed, &mut memory);
             }
+            model.advance(&mut memory);
             let fetched = model.fetch(&mut memory);
             let interrupts = model.take_interrupts();
+            let deadline = model.next_deadline();
             drop(model);
             if interrupts != 0 {
                 shared.send(interrupts);
             }
-            let Some((channel, operation)) = fetched else { return };
+            let Some((channel, operation)) = fetched else {
+                return deadline.and_then(|deadline| shared.started.checked_add(deadline));
+            };
             ended = Some((channel, operation.perform(&mut memory)));
             // Acquire: pairs with `Device::drop`.
             if shared.stopped.load(Ordering::Acquire) {
-                return;
+                return None;
             }
         }
     }
@@ -438,9 +487,9 @@ impl Engine {
             || shared.stopped.load(Ordering::Relaxed)
     }
 
-    /// Looks for work for a while; whether it has come. Not on the processor of the driver, who
-    /// could not go on meanwhile.
-    fn spin(&self) -> bool {
+    /// Looks for work for a while; whether it has come, or the deadline has. Not on the processor of
+    /// the driver, who could not go on meanwhile.
+    fn spin(&self, deadline: Option<Instant>) -> bool {
         // Relaxed: a hint.
         if self.shared.waker_cpu.load(Ordering::Relaxed) == sched_getcpu() {
             return self.has_mail();
@@ -450,21 +499,29 @@ impl Engine {
             if self.has_mail() {
                 return true;
             }
-            if start.elapsed() >= self.spin {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return true;
+            }
+            if now.duration_since(start) >= self.spin {
                 return false;
             }
             std::hint::spin_loop();
         }
     }
 
-    fn sleep(&self) {
+    fn sleep(&self, deadline: Option<Instant>) {
         // Relaxed: the fence orders it.
         self.shared.sleeping.store(true, Ordering::Relaxed);
         // SeqCst: see `Bar::wake`.
         fence(Ordering::SeqCst);
         while !self.has_mail() {
             // May return early; the condition is looked at again.
-            thread::park();
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(left) if left.is_zero() => break,
+                Some(left) => thread::park_timeout(left),
+            }
         }
         // Relaxed: a writer that still sees `true` unparks once too often, which is harmless.
         self.shared.sleeping.store(false, Ordering::Relaxed);

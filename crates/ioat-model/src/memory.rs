@@ -52,6 +52,20 @@ pub trait Memory {
     /// [`MemoryError`]; nothing was written.
     fn write(&mut self, address: u64, word: u64) -> Result<(), MemoryError>;
 
+    /// Reads bytes from `address` on.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`]; `bytes` may then be partly filled.
+    fn read_bytes(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryError>;
+
+    /// Writes bytes from `address` on.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`]; a part may have been written.
+    fn write_bytes(&mut self, address: u64, bytes: &[u8]) -> Result<(), MemoryError>;
+
     /// Copies `len` bytes. If the two overlap, which bytes the target gets is unspecified.
     ///
     /// # Errors

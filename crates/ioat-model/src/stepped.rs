@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -25,35 +26,68 @@ pub struct Stepped {
 struct Inner {
     model: Model,
     space: AddressSpace,
+    now: Duration,
 }
 
 impl Stepped {
-    /// A device after power-up.
+    /// A device after power-up, and after [`Model::enable`].
     ///
     /// # Errors
     ///
     /// When the system refuses an eventfd.
     pub fn new(config: Config) -> io::Result<Self> {
-        let model = Model::new(config);
+        let mut model = Model::new(config);
+        model.enable();
         let interrupts = (0..model.channels())
             .map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK))
             .collect::<Result<Vec<_>, _>>()?;
-        let inner = Mutex::new(Inner { model, space: AddressSpace::default() });
+        let inner =
+            Mutex::new(Inner { model, space: AddressSpace::default(), now: Duration::ZERO });
         Ok(Self { inner, interrupts })
     }
 
     /// Processes one descriptor; `false` if there is none.
     pub fn step(&self) -> bool {
         let mut inner = self.lock();
-        let Inner { model, space } = &mut *inner;
+        let Inner { model, space, .. } = &mut *inner;
         let mut memory = &*space;
         let fetched = model.fetch(&mut memory);
+        let any = fetched.is_some();
         if let Some((channel, operation)) = fetched {
-            let result = operation.perform(&mut memory);
-            model.retire(channel, result, &mut memory);
+            let performed = operation.perform(&mut memory);
+            model.retire(channel, performed, &mut memory);
         }
         self.send(model.take_interrupts());
-        fetched.is_some()
+        any
+    }
+
+    /// Lets time pass; it passes in no other way. What is due meanwhile happens, but no descriptor is
+    /// processed.
+    pub fn pass(&self, time: Duration) {
+        let mut inner = self.lock();
+        let Inner { model, space, now } = &mut *inner;
+        *now = now.saturating_add(time);
+        model.set_time(*now);
+        model.advance(&mut &*space);
+        self.send(model.take_interrupts());
+    }
+
+    /// The time that has [passed](Self::pass).
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.lock().now
+    }
+
+    /// How long it takes until something is due; `None`: nothing is.
+    #[must_use]
+    pub fn until_deadline(&self) -> Option<Duration> {
+        let inner = self.lock();
+        inner.model.next_deadline().map(|deadline| deadline.saturating_sub(inner.now))
+    }
+
+    /// Takes the device off the bus; see [`Model::vanish`].
+    pub fn vanish(&self) {
+        self.lock().model.vanish();
     }
 
     /// A register read; see [`Model`] for the widths.
@@ -69,10 +103,29 @@ impl Stepped {
         self.send(inner.model.take_interrupts());
     }
 
-    /// The eventfd that counts the interrupts of `channel`; `None` if there is no such channel.
+    /// Reads bytes of configuration space; see [`ConfigSpace`](crate::ConfigSpace).
+    pub fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        self.lock().model.config_read(offset, bytes);
+    }
+
+    /// Writes bytes of configuration space.
+    pub fn config_write(&self, offset: u64, bytes: &[u8]) {
+        let mut inner = self.lock();
+        inner.model.config_write(offset, bytes);
+        self.send(inner.model.take_interrupts());
+    }
+
+    /// The level of INTA; see [`Model::intx`].
     #[must_use]
-    pub fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.interrupts.get(channel).map(AsFd::as_fd)
+    pub fn intx(&self) -> bool {
+        self.lock().model.intx()
+    }
+
+    /// The eventfd that counts what is sent by `vector`; `None` if there is no such vector. There is
+    /// one for each channel; with MSI and INTA only vector 0 is used.
+    #[must_use]
+    pub fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.interrupts.get(vector).map(AsFd::as_fd)
     }
 
     /// Lets the device reach `len` bytes at `memory` under the bus addresses from `iova` on.
@@ -102,9 +155,9 @@ impl Stepped {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn send(&self, channels: u32) {
+    fn send(&self, vectors: u32) {
         for (index, interrupt) in self.interrupts.iter().enumerate() {
-            if channels & 1 << index != 0 {
+            if vectors & 1 << index != 0 {
                 // It fails only if the counter is full, and then the file is readable already.
                 let _ = rustix::io::write(interrupt, &1_u64.to_ne_bytes());
             }

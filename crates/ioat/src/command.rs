@@ -1,11 +1,14 @@
 //! The commands, one module each.
 
 mod bench;
+mod bind;
 mod demo;
 mod devices;
 mod dmatest;
+mod emulate;
 mod progress;
 mod recv;
+mod unbind;
 
 use crate::failure::Failure;
 
@@ -14,7 +17,10 @@ pub(crate) enum Command {
     Demo(demo::Demo),
     Recv(recv::Recv),
     Devices(devices::Devices),
+    Bind(bind::Bind),
+    Unbind(unbind::Unbind),
     Dmatest(dmatest::Dmatest),
+    Emulate(emulate::Emulate),
     Bench(bench::Bench),
 }
 
@@ -24,7 +30,10 @@ impl Command {
             Self::Demo(command) => command.run(),
             Self::Recv(command) => command.run(),
             Self::Devices(command) => command.run(),
+            Self::Bind(command) => command.run(),
+            Self::Unbind(command) => command.run(),
             Self::Dmatest(command) => command.run(),
+            Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
         }
     }

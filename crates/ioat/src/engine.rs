@@ -1,11 +1,14 @@
 //! Engines by name: what `--engine` takes, and what it opens.
 
+#[cfg(target_arch = "x86_64")]
+pub mod hardware;
 pub mod model;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use dmaengine::{CpuDevice, DmaDevice, ThreadsDevice};
-use ioat_model::in_process;
+use ioat_model::{ParseVersionError, Version, in_process};
+use ioatdma::sysfs::{ParseAddressError, PciAddress};
 
 /// An engine as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,15 +18,12 @@ pub enum EngineName {
     /// Copy threads, this many.
     Threads(usize),
     /// The I/OAT driver on the device model in this process, with the model's version.
-    Model(String),
+    Model(Version),
     /// The I/OAT driver on hardware, by PCI address.
-    Hardware(String),
+    Hardware(PciAddress),
     /// The best there is: hardware, else `cpu`.
     Auto,
 }
-
-/// Versions that the device model has.
-const MODEL_VERSIONS: [&str; 1] = ["3.2"];
 
 /// The most copy threads.
 const MAX_THREADS: usize = 64;
@@ -40,8 +40,11 @@ pub enum ParseEngineError {
     #[error("`{0}` is no number of copy threads: use 1 to {MAX_THREADS}")]
     Threads(String),
     /// The model does not have that version.
-    #[error("the device model has no version `{0}`: use 3.2")]
-    Version(String),
+    #[error(transparent)]
+    Version(#[from] ParseVersionError),
+    /// What stands behind `ioat:` is no PCI address.
+    #[error(transparent)]
+    Address(#[from] ParseAddressError),
 }
 
 impl FromStr for EngineName {
@@ -58,12 +61,9 @@ impl FromStr for EngineName {
                 Ok(count) if (1..=MAX_THREADS).contains(&count) => Ok(Self::Threads(count)),
                 _ => Err(ParseEngineError::Threads(count.into())),
             },
-            ("ioat-model", None) => Ok(Self::Model(MODEL_VERSIONS[0].into())),
-            ("ioat-model", Some(version)) if MODEL_VERSIONS.contains(&version) => {
-                Ok(Self::Model(version.into()))
-            }
-            ("ioat-model", Some(version)) => Err(ParseEngineError::Version(version.into())),
-            ("ioat", Some(address)) if !address.is_empty() => Ok(Self::Hardware(address.into())),
+            ("ioat-model", None) => Ok(Self::Model(Version::default())),
+            ("ioat-model", Some(version)) => Ok(Self::Model(version.parse()?)),
+            ("ioat", Some(address)) => Ok(Self::Hardware(address.parse()?)),
             _ => Err(ParseEngineError::Unknown(text.into())),
         }
     }
@@ -85,12 +85,17 @@ impl fmt::Display for EngineName {
 /// Why an engine could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no way yet to reach hardware.
+    /// VFIO does not give the hardware to this process, or the driver did not accept it.
+    #[cfg(target_arch = "x86_64")]
     #[error(
-        "cannot open I/OAT hardware at {0}: this version has no VFIO transport yet; \
-         use --engine ioat-model for the same driver on the device model"
+        "{0} (`ioat devices` says what each function lacks; --engine ioat-model is the same driver \
+         on the device model)"
     )]
-    NoHardware(String),
+    Hardware(#[from] hardware::OpenError),
+    /// I/OAT is in x86 machines.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[error("no machine of this architecture has I/OAT: use --engine ioat-model")]
+    Architecture,
     /// The model did not start, or the driver did not accept it.
     #[error("cannot open the device model: {0}")]
     Model(#[from] model::OpenError),
@@ -104,14 +109,28 @@ impl EngineName {
     /// See [`OpenError`].
     pub fn open(&self) -> Result<Arc<dyn DmaDevice>, OpenError> {
         match self {
-            Self::Cpu | Self::Auto => Ok(Arc::new(CpuDevice::new(1))),
+            Self::Cpu => Ok(Arc::new(CpuDevice::new(1))),
+            Self::Auto => Ok(hardware().unwrap_or_else(|| Arc::new(CpuDevice::new(1)))),
             Self::Threads(count) => Ok(Arc::new(ThreadsDevice::new(*count))),
-            Self::Model(_) => {
-                Ok(model::open(in_process::Config::default(), ioatdma::Options::default())?)
+            Self::Model(version) => {
+                let device = ioat_model::Config { version: *version, ..Default::default() };
+                let config = in_process::Config { model: device, ..Default::default() };
+                Ok(model::open(config, ioatdma::Options::default())?)
             }
-            Self::Hardware(address) => Err(OpenError::NoHardware(address.clone())),
+            #[cfg(target_arch = "x86_64")]
+            Self::Hardware(address) => Ok(hardware::open(*address, ioatdma::Options::default())?),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Hardware(_) => Err(OpenError::Architecture),
         }
     }
+}
+
+/// Hardware that nobody uses.
+fn hardware() -> Option<Arc<dyn DmaDevice>> {
+    #[cfg(target_arch = "x86_64")]
+    return hardware::open_any(&ioatdma::Options::default());
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 #[cfg(test)]
@@ -123,7 +142,10 @@ mod tests {
         for name in ["cpu", "threads", "threads:4", "ioat-model:3.2", "ioat:0000:00:04.0", "auto"] {
             assert_eq!(name.parse::<EngineName>().unwrap().to_string(), name);
         }
-        assert_eq!("ioat-model".parse(), Ok(EngineName::Model("3.2".into())));
+        assert_eq!("ioat-model".parse(), Ok(EngineName::Model(Version::V3_2)));
+        for version in Version::ALL {
+            assert_eq!(format!("ioat-model:{version}").parse(), Ok(EngineName::Model(version)));
+        }
         for name in [
             "",
             "gpu",
@@ -133,6 +155,8 @@ mod tests {
             "threads:65",
             "ioat",
             "ioat:",
+            "ioat:eth0",
+            "ioat:0000:00:04",
             "ioat-model:9.9",
         ] {
             assert!(name.parse::<EngineName>().is_err(), "{name:?}");

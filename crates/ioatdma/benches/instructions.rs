@@ -7,7 +7,7 @@ use std::{hint::black_box, time::Duration};
 
 use dmaengine::{Arena, DmaBuf, DmaChannel, DmaDevice, Flags, Operation, Queue, Status};
 use ioat_model::{Config, in_process};
-use ioatdma::{Bar, Options};
+use ioatdma::{Bar, Interrupts, Options};
 use machine::{Host, Threaded};
 
 #[path = "../tests/driver/machine.rs"]
@@ -29,11 +29,12 @@ const DONE: u64 = 1;
 fn main() {
     // `cargo bench` adds `--bench`.
     let what = std::env::args().skip(1).find(|argument| argument != "--bench");
-    let host = Host::with_shell(Threaded::start(in_process::Config {
+    let shell = Threaded::start(in_process::Config {
         model: Config::default(),
         // It never sleeps, so no doorbell has to wake it: the count is the same in every run.
         spin: Duration::MAX,
-    }));
+    });
+    let host = Host::with_shell(shell, Interrupts::MsiX { vectors: 1 });
     let device = host.probe(Options::default()).expect("a good device");
     let arena = Arena::new(1 << 20).expect("memory");
     device.map(&arena).expect("room");

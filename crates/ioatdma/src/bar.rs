@@ -1,13 +1,20 @@
 //! What the driver needs of the machine, and one channel's view of the registers.
 
-use std::{fmt, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    os::fd::BorrowedFd,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use dmaengine::{Arena, MapError};
 
 use crate::{
+    Version,
     error::ChanErr,
     registers::{
-        CHANCMD, CHANCTRL, CHANERR, CHANNEL_BLOCK, CHANSTS, ChanCmd, ChanCtrl, ChanStatus, DMACOUNT,
+        CHANCMP, CHANCTRL, CHANERR, CHANERRMASK, CHANNEL_BLOCK, ChanCmd, ChanCtrl, ChanStatus,
+        DMACOUNT, Layout,
     },
 };
 
@@ -16,6 +23,8 @@ use crate::{
 /// Accesses reach the device in program order, in the width asked for. A device that is gone reads
 /// as all ones.
 pub trait Bar: Send + Sync {
+    /// Its size in bytes. Nothing at or behind it is accessed.
+    fn size(&self) -> u64;
     /// Reads 8 bits at `offset`.
     fn read8(&self, offset: u64) -> u8;
     /// Reads 16 bits at `offset`.
@@ -34,6 +43,29 @@ pub trait Bar: Send + Sync {
     fn write64(&self, offset: u64, value: u64);
     /// Lets at least `duration` pass for the device. A model without a clock works meanwhile.
     fn delay(&self, duration: Duration);
+    /// The device's time, from any point on: the one that [`delay`](Self::delay) lets pass. It is the
+    /// process's monotonic clock, unless the device is simulated.
+    fn now(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+}
+
+/// How the interrupts of a device reach this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Interrupts {
+    /// Not at all: channels can only be polled.
+    #[default]
+    None,
+    /// By MSI-X. With a vector for each channel, each has its own; with fewer, all share the first.
+    MsiX {
+        /// How many vectors there are.
+        vectors: usize,
+    },
+    /// By MSI: all channels share a vector.
+    Msi,
+    /// By a line, which all channels share, and perhaps other devices.
+    Intx,
 }
 
 /// What the driver needs of the machine besides registers.
@@ -51,14 +83,34 @@ pub unsafe trait Platform: Send + Sync {
     /// See [`MapError`]; the arena is then not reachable.
     fn map(&self, arena: &Arena) -> Result<u64, MapError>;
 
-    /// The non-blocking eventfd that channel `channel` interrupts; `None` if there is none.
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>>;
+    /// How interrupts come. It does not change.
+    fn interrupts(&self) -> Interrupts;
+
+    /// The non-blocking eventfd that counts the interrupts of a vector: MSI-X's `vector`-th, or, as
+    /// 0, the only one of MSI and `INTx`. `None` if there is no such vector.
+    fn vector(&self, vector: usize) -> Option<BorrowedFd<'_>>;
+
+    /// `INTx`: lets the line interrupt again, which is masked when it has. The device has been told to
+    /// let go of it. (VFIO: `VFIO_IRQ_SET_ACTION_UNMASK`.)
+    fn unmask(&self) {}
+
+    /// Sets up the MSI-X vectors anew, because the device has lost its table in a reset of a channel
+    /// ([`Quirks::VECTORS_LOST`](crate::quirks::Quirks::VECTORS_LOST)). Only who owns the interrupts
+    /// can: under VFIO a driver does not reach the table, and `VFIO_DEVICE_SET_IRQS` with the same
+    /// eventfds writes it again.
+    fn restore_vectors(&self) {}
 
     /// Reads 32 bits of PCI configuration space; 0 where there is none.
     fn config_read32(&self, offset: u16) -> u32;
 
     /// Writes 32 bits of PCI configuration space; ignored where there is none.
     fn config_write32(&self, offset: u16, value: u32);
+
+    /// Whether the firmware of the machine has enabled direct cache access
+    /// ([`dca_enabled`](crate::quirks::dca_enabled), if the device is of this machine).
+    fn dca_enabled(&self) -> bool {
+        false
+    }
 
     /// Processor time that the device has used of this machine, if it is a model.
     fn cpu_time(&self) -> Option<Duration> {
@@ -71,16 +123,35 @@ pub unsafe trait Platform: Send + Sync {
 pub(crate) struct ChannelRegisters {
     bar: Arc<dyn Bar>,
     base: u64,
+    layout: Layout,
 }
 
 impl ChannelRegisters {
-    pub(crate) fn new(bar: Arc<dyn Bar>, channel: usize) -> Self {
-        Self { bar, base: CHANNEL_BLOCK * (channel as u64 + 1) }
+    pub(crate) fn new(bar: Arc<dyn Bar>, version: Version, channel: usize) -> Self {
+        let layout = if version < Version::V2_0 { Layout::CHAIN } else { Layout::RING };
+        Self { bar, base: CHANNEL_BLOCK * (channel as u64 + 1), layout }
     }
 
     /// CHANSTS.
     pub(crate) fn status(&self) -> ChanStatus {
-        ChanStatus(self.bar.read64(self.base + CHANSTS))
+        let register = self.base + self.layout.status;
+        if self.layout != Layout::CHAIN {
+            return ChanStatus(self.bar.read64(register));
+        }
+        // Not aligned to its width in version 1, so it takes two reads, and the device may move on
+        // between them. The high half is the same before and behind the low one if it did not; a
+        // device that moves on each time is asked again later.
+        let half = |offset| u64::from(self.bar.read32(register + offset));
+        let mut high = half(4);
+        for _ in 0..3 {
+            let low = half(0);
+            let again = half(4);
+            if again == high {
+                return ChanStatus(high << 32 | low);
+            }
+            high = again;
+        }
+        ChanStatus::NOTHING
     }
 
     pub(crate) fn errors(&self) -> ChanErr {
@@ -89,6 +160,11 @@ impl ChannelRegisters {
 
     pub(crate) fn clear_errors(&self, errors: ChanErr) {
         self.bar.write32(self.base + CHANERR, errors.bits());
+    }
+
+    /// Keeps the channel from halting for these errors.
+    pub(crate) fn mask_errors(&self, errors: ChanErr) {
+        self.bar.write32(self.base + CHANERRMASK, errors.bits());
     }
 
     /// Test and set of `CHANNEL_IN_USE`: whether the channel was free, and is now ours.
@@ -107,16 +183,27 @@ impl ChannelRegisters {
     }
 
     pub(crate) fn command(&self, command: ChanCmd) {
-        self.bar.write8(self.base + CHANCMD, command.bits());
+        self.bar.write8(self.base + self.layout.command, command.bits());
     }
 
     /// Whether a RESET has not ended. A device that is gone never ends one.
     pub(crate) fn is_resetting(&self) -> bool {
-        ChanCmd::from_bits_retain(self.bar.read8(self.base + CHANCMD)).contains(ChanCmd::RESET)
+        let command = self.bar.read8(self.base + self.layout.command);
+        ChanCmd::from_bits_retain(command).contains(ChanCmd::RESET)
+    }
+
+    /// Sets where the first descriptor is.
+    pub(crate) fn set_chain_address(&self, address: u64) {
+        self.set_address(self.layout.chain_address, address);
+    }
+
+    /// Sets where the completion word is.
+    pub(crate) fn set_completion_address(&self, address: u64) {
+        self.set_address(CHANCMP, address);
     }
 
     /// Writes a 64-bit address register in two halves, low first.
-    pub(crate) fn set_address(&self, register: u64, address: u64) {
+    fn set_address(&self, register: u64, address: u64) {
         self.bar.write32(self.base + register, address as u32);
         self.bar.write32(self.base + register + 4, (address >> 32) as u32);
     }
@@ -124,6 +211,11 @@ impl ChannelRegisters {
     /// Rings the doorbell.
     pub(crate) fn set_dma_count(&self, count: u16) {
         self.bar.write16(self.base + DMACOUNT, count);
+    }
+
+    /// The device's time.
+    pub(crate) fn now(&self) -> Duration {
+        self.bar.now()
     }
 
     /// As [`wait`].

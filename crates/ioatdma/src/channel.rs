@@ -1,25 +1,39 @@
 //! One channel: doorbell, completion, and recovery. What comes before the doorbell is in `submit`.
 
+mod chain;
+mod raid;
+mod recovery;
 mod submit;
 
 use std::{
-    collections::VecDeque, fmt, mem::ManuallyDrop, os::fd::BorrowedFd, sync::Arc, time::Duration,
+    collections::VecDeque,
+    fmt,
+    mem::ManuallyDrop,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
 };
 
+use chain::Doorbell;
 use dmaengine::{
     ChannelInfo, Completion, Cookie, DmaChannel, Flags, IovaRegion, Status, Stuck, SubmitError,
 };
+pub(crate) use raid::SuperExtended;
+use recovery::POLLS_BEFORE_CHANSTS;
 
 use crate::{
+    Completions,
     bar::ChannelRegisters,
     completion::CompletionWord,
     descriptor::{Control, Descriptors, Operation},
-    device::{Completions, Shared},
-    error::{Halt, StartError},
-    lines::{Lines, Ordering, fence},
-    registers::{CHAINADDR, CHANCMP, ChanCtrl, ChanState, ChanStatus},
-    reset::{ResetError, Stopped, reset},
+    device::Shared,
+    error::StartError,
+    interrupt::Event,
+    lines::Lines,
+    registers::{ChanCtrl, ChanState, ChanStatus},
+    reset::{ResetError, Stopped},
     ring::Ring,
+    watchdog::Watchdog,
 };
 
 /// How long a reset may take outside [`DmaChannel::terminate_sync`] (Linux: 200 ms).
@@ -28,16 +42,21 @@ const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the empty descriptor that starts a chain may take.
 const START_TIMEOUT: Duration = Duration::from_millis(100);
-/// Polls without progress before CHANSTS is read, which costs a round trip over the bus: a completion
-/// write may be lost, and a halt may have failed to write one.
-const POLLS_BEFORE_CHANSTS: u32 = 1024;
 
 /// Whether operations are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
     Up,
-    /// Not proven idle, or does not start: `terminate_sync` may help.
-    Down,
+    /// Idle, and does not start. It is tried again.
+    Down {
+        retry_at: Duration,
+    },
+    /// Not proven idle: its reset does not end. It is tried again.
+    Stuck {
+        /// Where it stood before the reset.
+        stopped: Stopped,
+        retry_at: Duration,
+    },
     /// The device has left the bus.
     Gone,
 }
@@ -52,7 +71,13 @@ pub(crate) struct IoatChannel {
     descriptors: ManuallyDrop<Descriptors>,
     /// Leaked likewise: the device may still write it.
     completion: ManuallyDrop<CompletionWord>,
+    /// Leaked likewise. `None` if the device has none.
+    super_extended: ManuallyDrop<Option<SuperExtended>>,
+    /// The size in each slot that holds a part of a check, over which the device may write its result.
+    /// Empty if it never does.
+    sizes: Box<[u32]>,
     ring: Ring,
+    doorbell: Doorbell,
     /// What the last descriptor of an operation asks for.
     end_control: Control,
     /// The regions that the last source and the last target lay in: most likely the next ones do.
@@ -62,6 +87,9 @@ pub(crate) struct IoatChannel {
     seen: u64,
     /// Polls since there was progress.
     idle_polls: u32,
+    watchdog: Watchdog,
+    /// What clients wait for, if there are interrupts.
+    event: Option<Event>,
     /// Ended while the channel was armed or terminated, to be reported by the next poll.
     to_report: VecDeque<Completion>,
     service: Service,
@@ -75,12 +103,14 @@ impl IoatChannel {
         index: usize,
         info: ChannelInfo,
     ) -> Result<Self, StartError> {
-        let registers = ChannelRegisters::new(Arc::clone(&shared.bar), index);
-        let memory = Self::allocate(&shared).inspect_err(|_| {
+        let registers = shared.registers(index);
+        let needs = Needs::acquire(&shared, index).inspect_err(|_| {
             registers.release();
             shared.release(index);
         })?;
-        let (descriptors, completion) = memory;
+        let Needs { descriptors, completion, super_extended, event } = needs;
+        let slots = 1 << shared.options.ring_order;
+        let sizes = if shared.hardware.writes_results() { slots } else { 0 };
         // From here on dropping it gives it back.
         let mut channel = Self {
             index,
@@ -88,7 +118,10 @@ impl IoatChannel {
             registers,
             descriptors: ManuallyDrop::new(descriptors),
             completion: ManuallyDrop::new(completion),
+            super_extended: ManuallyDrop::new(super_extended),
+            sizes: vec![0; sizes].into_boxed_slice(),
             ring: Ring::new(shared.options.ring_order),
+            doorbell: Doorbell::of(shared.hardware.version),
             end_control: match shared.options.completions {
                 Completions::PerOperation => Control::COMPL_WRITE,
                 Completions::PerBatch => Control::empty(),
@@ -97,9 +130,11 @@ impl IoatChannel {
             target_region: IovaRegion::default(),
             seen: 0,
             idle_polls: 0,
+            watchdog: Watchdog::default(),
+            event,
             // All that can be in flight, so that reporting never allocates.
-            to_report: VecDeque::with_capacity(1 << shared.options.ring_order),
-            service: Service::Down,
+            to_report: VecDeque::with_capacity(slots),
+            service: Service::Up,
             shared,
         };
         channel.reset(RESET_TIMEOUT)?;
@@ -107,151 +142,36 @@ impl IoatChannel {
         Ok(channel)
     }
 
-    fn allocate(shared: &Shared) -> Result<(Descriptors, CompletionWord), StartError> {
-        let ring = Lines::allocate(shared, 1 << shared.options.ring_order)?;
-        Ok((Descriptors::new(ring), CompletionWord::allocate(shared)?))
-    }
-
-    fn reset(&self, timeout: Duration) -> Result<Stopped, ResetError> {
-        reset(&self.registers, &*self.shared.platform, self.shared.quirks, timeout)
-    }
-
-    /// Begins a chain after a reset, with an empty descriptor that proves that descriptors are read
-    /// and the completion word is written. The ring must be empty.
-    fn start(&mut self) -> Result<(), StartError> {
-        // RESET has forgotten CHANCTRL and CHANCMP.
-        self.registers.set_control(ChanCtrl::RUN);
-        self.completion.clear();
-        self.registers.set_address(CHANCMP, self.completion.iova());
-        self.ring.begin_chain();
-        let first = self.ring.index(self.ring.head());
-        let address = self.descriptors.address(first.get());
-        self.registers.set_address(CHAINADDR, address);
-        self.descriptors.write(first, Operation::Null, Control::COMPL_WRITE);
-        self.ring.push_null();
-        self.doorbell();
-        let completed = |word: u64| ChanStatus(word).descriptor() == address;
-        let done = self.registers.wait(START_TIMEOUT, |registers| {
-            completed(self.completion.read()) || registers.status().state() == ChanState::Halted
-        });
-        let word = self.completion.read();
-        let status = self.registers.status();
-        // The empty descriptor belongs to nobody, whatever became of it.
-        self.ring.end_all(Status::Aborted, &mut |_| {});
-        self.seen = word;
-        self.idle_polls = 0;
-        if completed(word) && done {
-            self.serve(Service::Up);
-            return Ok(());
-        }
-        self.serve(Service::Down);
-        Err(match status {
-            ChanStatus::GONE => StartError::Gone,
-            _ if status.state() == ChanState::Halted => StartError::Halted(self.registers.errors()),
-            _ if completed(status.0) => StartError::NoCompletionWrite,
-            _ => StartError::Silent,
-        })
-    }
-
-    /// Issues what is in the ring.
-    fn doorbell(&mut self) {
-        let count = self.ring.issue();
-        // Release: the descriptors, and what the CPU wrote into the sources, come before the
-        // doorbell. (On x86 stores stay in order anyway; elsewhere the `Bar` adds what its mapping
-        // needs.)
-        fence(Ordering::Release);
-        self.registers.set_dma_count(count);
-    }
-
-    /// Takes operations, or takes none any more.
-    fn serve(&mut self, service: Service) {
-        self.service = service;
-        self.make_room();
-    }
-
     /// Lets operations have what has become free.
     fn make_room(&mut self) {
         match self.service {
             // What is to be reported is still the client's.
             Service::Up => self.ring.set_limit(self.to_report.len()),
-            Service::Down | Service::Gone => self.ring.close(),
+            Service::Down { .. } | Service::Stuck { .. } | Service::Gone => self.ring.close(),
         }
     }
+}
 
-    /// Descriptors that have ended if `status` is where the channel stands. An address that is not
-    /// in flight (the last one reported, 0 after a start) means none.
-    fn completed_by(&self, status: ChanStatus) -> usize {
-        let index = self.descriptors.index(status.descriptor());
-        index.map_or(0, |index| self.ring.ended_at(index))
-    }
+/// What a channel needs of the machine.
+struct Needs {
+    descriptors: Descriptors,
+    completion: CompletionWord,
+    super_extended: Option<SuperExtended>,
+    event: Option<Event>,
+}
 
-    /// Ends what ended before the channel was stopped, the operation it halted at, and the rest.
-    fn settle(&mut self, stopped: Stopped, report: &mut dyn FnMut(Completion)) {
-        let Stopped { status, errors } = stopped;
-        let count = self.completed_by(status);
-        self.ring.end(count, Status::Success, report);
-        if stopped.had_halted() && self.ring.in_flight() > 0 {
-            self.ring.end_operation(errors.status(), report);
-        }
-        self.ring.end_all(Status::Aborted, report);
-    }
-
-    /// Gets a halted channel going again.
-    fn recover(&mut self, report: &mut dyn FnMut(Completion)) {
-        if let Some(on_halt) = &self.shared.options.on_halt {
-            on_halt(&Halt { channel: self.index, errors: self.registers.errors() });
-        }
-        match self.reset(RESET_TIMEOUT) {
-            Ok(stopped) => {
-                self.settle(stopped, report);
-                // On an error the channel is down, and says so at the next submission.
-                let _ = self.start();
-            }
-            // What is in flight stays so until `terminate_sync` proves the channel idle.
-            Err(ResetError::Stuck) => self.serve(Service::Down),
-            Err(ResetError::Gone) => self.lose(report),
-        }
-    }
-
-    /// The device has left the bus: nothing of it reaches memory any more.
-    fn lose(&mut self, report: &mut dyn FnMut(Completion)) {
-        self.ring.end_all(Status::DeviceLost, report);
-        self.serve(Service::Gone);
-    }
-
-    /// Ends what has ended now that the channel stands at `status`.
-    fn advance(&mut self, status: ChanStatus, report: &mut dyn FnMut(Completion)) {
-        if status == ChanStatus::GONE {
-            self.lose(report);
-            return;
-        }
-        let count = self.completed_by(status);
-        self.ring.end(count, Status::Success, report);
-        // The register decides: the word may be older.
-        if status.state() == ChanState::Halted
-            && self.registers.status().state() == ChanState::Halted
-        {
-            self.recover(report);
-        }
-    }
-
-    /// Where the channel stands, if that may be news.
-    fn progress(&mut self) -> Option<ChanStatus> {
-        let word = self.completion.read();
-        if word != self.seen {
-            self.seen = word;
-            self.idle_polls = 0;
-            return Some(ChanStatus(word));
-        }
-        if self.ring.in_flight() == 0 {
-            return None;
-        }
-        self.idle_polls += 1;
-        if self.idle_polls < POLLS_BEFORE_CHANSTS {
-            return None;
-        }
-        self.idle_polls = 0;
-        Some(self.registers.status())
+impl Needs {
+    fn acquire(shared: &Shared, index: usize) -> Result<Self, StartError> {
+        let slots = 1 << shared.options.ring_order;
+        let super_extended = shared.hardware.has_super_extended();
+        Ok(Self {
+            descriptors: Descriptors::new(Lines::allocate(shared, slots)?),
+            completion: CompletionWord::allocate(shared)?,
+            super_extended: super_extended
+                .then(|| SuperExtended::allocate(shared, slots))
+                .transpose()?,
+            event: shared.vectors.event(&*shared.platform, index).map_err(StartError::Event)?,
+        })
     }
 }
 
@@ -295,7 +215,7 @@ unsafe impl DmaChannel for IoatChannel {
         }
         // What ends a batch always tells.
         self.descriptors.add(last, Control::COMPL_WRITE);
-        self.doorbell();
+        self.ring_doorbell();
     }
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
@@ -306,76 +226,92 @@ unsafe impl DmaChannel for IoatChannel {
             }
             self.make_room();
         }
-        if self.service == Service::Up
-            && let Some(status) = self.progress()
-        {
-            self.advance(status, report);
+        if self.service == Service::Up {
+            self.advance(report);
             self.make_room();
+        } else {
+            self.revive(report);
         }
     }
 
     /// The event comes from an empty descriptor behind everything issued so far. There is one such
     /// at a time: if an earlier call's is still in flight, the event comes with it, which may be
-    /// early; so poll, and call again if something is still in flight.
+    /// early; so poll, and call again if something is still in flight. It also comes when nothing has
+    /// happened for as long as [`Options::watchdog`](crate::Options::watchdog) says.
     ///
     /// Returns `false` also if something was submitted and not issued: nothing may be put behind it.
     fn arm(&mut self) -> bool {
-        let Some(event) = self.shared.platform.interrupt(self.index) else { return false };
+        let Some(event) = &self.event else { return false };
         let waits = self.service == Service::Up && self.ring.has_issued_operation();
         if !waits || self.ring.last_pending().is_some() {
             return false;
         }
-        // Clears it. It is non-blocking, and not being set is no error.
-        let _ = rustix::io::read(event, &mut [0; 8]);
+        let Shared { bar, platform, vectors, options, .. } = &*self.shared;
+        event.within(options.watchdog);
+        vectors.clear(&**bar, &**platform, self.index);
         // Before looking where the channel stands: what ends after the look then interrupts.
         self.registers.set_control(ChanCtrl::RUN);
+        // Who has waited finds out whether the completion word was lost.
+        self.idle_polls = POLLS_BEFORE_CHANSTS;
         let status = self.registers.status();
         if status == ChanStatus::GONE || status.state() == ChanState::Halted {
-            // For `poll` to deal with, which is to look at CHANSTS as well: it may be that the
-            // completion word was not written.
-            self.idle_polls = POLLS_BEFORE_CHANSTS;
+            // For `poll` to deal with.
             return false;
         }
         let count = self.completed_by(status);
-        let Self { ring, to_report, .. } = self;
-        ring.end(count, Status::Success, &mut |completion| to_report.push_back(completion));
+        let mut to_report = std::mem::take(&mut self.to_report);
+        if self.complete(count, &mut |completion| to_report.push_back(completion)) {
+            self.watchdog.progress();
+        }
+        self.to_report = to_report;
         let waits = self.ring.has_issued_operation();
-        if waits && !self.ring.has_null() {
-            let index = self.ring.index(self.ring.head());
-            let control = Control::INT_EN | Control::COMPL_WRITE;
-            self.descriptors.write(index, Operation::Null, control);
-            self.ring.push_null();
-            self.doorbell();
+        if waits {
+            // The time runs while the client waits.
+            let now = self.registers.now();
+            self.watchdog.starts(now);
+            if !self.ring.has_null() {
+                let index = self.ring.index(self.ring.head());
+                let control = Control::INT_EN | Control::COMPL_WRITE;
+                self.descriptors.write(index, Operation::Null, control);
+                self.ring.push_null();
+                self.ring_doorbell();
+            }
         }
         self.make_room();
         waits
     }
 
     fn event(&self) -> Option<BorrowedFd<'_>> {
-        self.shared.platform.interrupt(self.index)
+        self.event.as_ref().map(AsFd::as_fd)
     }
 
     fn terminate_sync(&mut self, timeout: Duration) -> Result<(), Stuck> {
+        if self.service == Service::Gone {
+            return Ok(());
+        }
         let mut to_report = std::mem::take(&mut self.to_report);
         let mut report = |completion| to_report.push_back(completion);
-        let result = if self.service == Service::Gone {
-            Ok(())
-        } else {
-            match self.reset(timeout) {
-                Ok(stopped) => {
-                    self.settle(stopped, &mut report);
-                    // The channel is idle in any case. If it does not start, it is down.
-                    let _ = self.start();
-                    Ok(())
+        let result = match self.reset(timeout) {
+            Ok(stopped) => {
+                let stopped = match self.service {
+                    // The registers have forgotten it by now.
+                    Service::Stuck { stopped, .. } => stopped,
+                    _ => stopped,
+                };
+                self.settle(stopped, Status::Aborted, &mut report);
+                // The channel is idle in any case. If it does not start, it is down.
+                let _ = self.start();
+                Ok(())
+            }
+            Err(ResetError::Gone) => {
+                self.lose(&mut report);
+                Ok(())
+            }
+            Err(ResetError::Stuck(stopped)) => {
+                if !matches!(self.service, Service::Stuck { .. }) {
+                    self.stick(stopped);
                 }
-                Err(ResetError::Gone) => {
-                    self.lose(&mut report);
-                    Ok(())
-                }
-                Err(ResetError::Stuck) => {
-                    self.serve(Service::Down);
-                    Err(Stuck)
-                }
+                Err(Stuck)
             }
         };
         self.to_report = to_report;
@@ -386,26 +322,22 @@ unsafe impl DmaChannel for IoatChannel {
 
 impl Drop for IoatChannel {
     fn drop(&mut self) {
-        match self.reset(DROP_TIMEOUT) {
-            Ok(_) => {
-                self.registers.release();
-                // SAFETY: dropped here and nowhere else. The reset has ended, so the device does not
-                // use the ring or the completion word.
+        let reset = self.reset(DROP_TIMEOUT);
+        if reset.is_ok() {
+            self.registers.release();
+        }
+        match reset {
+            Ok(_) | Err(ResetError::Gone) => {
+                // SAFETY: dropped here and nowhere else. The reset has ended, or the device has left
+                // the bus, so that it uses none of it.
                 unsafe {
                     ManuallyDrop::drop(&mut self.descriptors);
                     ManuallyDrop::drop(&mut self.completion);
-                }
-                self.shared.release(self.index);
-            }
-            Err(ResetError::Gone) => {
-                // SAFETY: as above; a device that has left the bus uses nothing.
-                unsafe {
-                    ManuallyDrop::drop(&mut self.descriptors);
-                    ManuallyDrop::drop(&mut self.completion);
+                    ManuallyDrop::drop(&mut self.super_extended);
                 }
             }
             // Ring and completion word are leaked, and the channel stays taken.
-            Err(ResetError::Stuck) => {
+            Err(ResetError::Stuck(_)) => {
                 if self.ring.has_operation() {
                     eprintln!(
                         "ioatdma: channel {} of {} cannot be stopped and may still write to memory \
@@ -415,6 +347,9 @@ impl Drop for IoatChannel {
                     std::process::abort();
                 }
             }
+        }
+        if reset.is_ok() {
+            self.shared.release(self.index);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Descriptors as the driver writes them: a line each.
 
+pub(crate) mod raid;
+
 use bitflags::bitflags;
 
 use crate::{
-    lines::{Line, Lines, Ordering, SIZE},
-    ring::Index,
+    lines::{Line, Lines, Ordering, SIZE, WORDS},
+    ring::{Index, Mismatch},
 };
 
 // Words. The first holds two of 32 bits: the size, and above it `ctl`.
@@ -39,6 +41,12 @@ pub(crate) enum Operation {
     Copy { source: u64, target: u64, len: u32 },
     Fill { pattern: u64, target: u64, len: u32 },
 }
+
+/// What a check of P and Q writes to the first 32 bits of its descriptor, if it is asked to and has
+/// found something.
+const RESULT_VALID: u64 = 1 << 31;
+const RESULT_P: u64 = 1 << 25;
+const RESULT_Q: u64 = 1 << 26;
 
 /// The memory of a descriptor ring. A slot is written only while it is the driver's.
 #[derive(Debug)]
@@ -101,4 +109,47 @@ impl Descriptors {
         // Relaxed: as in `write`. Nobody else writes it.
         head.store(head.load(Ordering::Relaxed) | control.bits(), Ordering::Relaxed);
     }
+
+    /// Writes the words of a slot, but the address of the next one.
+    pub(crate) fn write_words(&self, index: Index, words: &[u64; WORDS]) {
+        let slot = self.slot(index);
+        for (position, (place, word)) in slot.iter().zip(words).enumerate() {
+            if position != NEXT {
+                // Relaxed: as in `write`.
+                place.store(*word, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Sets which slot follows, or that none does.
+    pub(crate) fn link(&self, index: Index, next: Option<Index>) {
+        let next = next.map_or(0, |next| self.address(next.get()));
+        // Relaxed: as in `write`; where the device may look at the slot at the same time, the caller
+        // sees to it that what follows stands first.
+        self.slot(index)[NEXT].store(next, Ordering::Relaxed);
+    }
+
+    /// The first word of a slot.
+    pub(crate) fn head(&self, index: Index) -> u64 {
+        // Relaxed: if the device writes it, it does so before the completion word, which was loaded
+        // with acquire, or CHANSTS, whose read waited for that.
+        self.slot(index)[HEAD].load(Ordering::Relaxed)
+    }
+
+    /// Writes the size in a slot again.
+    pub(crate) fn set_size(&self, index: Index, size: u32) {
+        let control = self.head(index) >> 32 << 32;
+        // Relaxed: as in `write`.
+        self.slot(index)[HEAD].store(control | u64::from(size), Ordering::Relaxed);
+    }
+}
+
+/// The result of a check that has ended, from the first word of its descriptor.
+pub(crate) fn result(head: u64) -> Mismatch {
+    let mut mismatch = Mismatch::empty();
+    if head & RESULT_VALID != 0 {
+        mismatch.set(Mismatch::P, head & RESULT_P != 0);
+        mismatch.set(Mismatch::Q, head & RESULT_Q != 0);
+    }
+    mismatch
 }

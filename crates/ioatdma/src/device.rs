@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    num::NonZeroUsize,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,84 +10,47 @@ use std::{
 };
 
 use dmaengine::{
-    Addressing, Arena, Capabilities, ChannelInfo, Completion, DmaChannel, DmaDevice, Flags,
-    IovaMap, Kind, MapError, Operation, RequestError, Status,
+    Addressing, Arena, Capabilities, ChannelInfo, DmaChannel, DmaDevice, IovaMap, Kind, MapError,
+    RequestError,
 };
 
 use crate::{
-    bar::{Bar, ChannelRegisters, Platform, wait},
-    channel::IoatChannel,
-    error::{Halt, ProbeError, StartError},
-    lines,
-    quirks::{Quirks, Version},
+    Options, Version,
+    bar::{Bar, ChannelRegisters, Interrupts, Platform},
+    channel::{IoatChannel, SuperExtended},
+    error::{ProbeError, StartError},
+    hardware::Hardware,
+    interrupt::Vectors,
+    lines, pci,
+    quirks::Quirks,
     registers::{
-        CBVER, CHANCNT, COUNT_MASK, DMACAPABILITY, DMACAPABILITY_BLOCK_FILL, INTRCTRL,
-        INTRCTRL_MASTER_INT_EN, INTRCTRL_MSIX_VECTOR_CONTROL, XFERCAP,
+        DmaCapability, INTRCTRL, INTRDELAY, INTRDELAY_MASK, INTRDELAY_SUPPORTED, PCI_DMACTRL,
+        PCI_DMACTRL_DMA_EN, PCI_DMACTRL_MSI_EN, PREFETCH_LIMIT,
     },
+    relaxed_ordering,
     reset::reset,
     ring::RESERVED,
+    self_test,
 };
 
-/// The most channels that are used of a device (Linux: the same).
-const MAX_CHANNELS: u8 = 4;
-/// The smallest XFERCAP that the specification allows, log2.
-const MIN_XFERCAP: u8 = 12;
 /// The most pieces on a side of a scatter-gather copy. The hardware has no lists, so that the ring
 /// is the limit; but each piece is compared with each.
 const MAX_SG: usize = 64;
+/// The most sources of an exclusive or, and of P and Q without super extended descriptors.
+const MAX_SOURCES: usize = 8;
+/// The most sources of P and Q with super extended descriptors.
+pub(crate) const MAX_SOURCES_16: usize = 16;
+/// The most descriptors that a piece of an operation with several sources takes: it has an extension,
+/// and an empty descriptor tells of its end.
+const RAID_DESCRIPTORS: usize = 3;
 /// How long a channel's first reset may take (Linux: 200 ms).
 const RESET_TIMEOUT: Duration = Duration::from_millis(200);
-/// Length of the self test's copy in bytes, as Linux's.
-const SELF_TEST_LEN: usize = 2000;
-/// How long the self test's copy may take (Linux: 3 s).
-const SELF_TEST_TIMEOUT: Duration = Duration::from_secs(3);
-/// Memory per channel besides its ring: the completion word, in a page.
+/// The shortest time that the watchdog waits.
+const MIN_WATCHDOG: Duration = Duration::from_millis(1);
+/// What goes to [`PREFETCH_LIMIT`]: Linux's value, which is what the hardware is used with.
+const DESCRIPTORS_AHEAD: u8 = 5;
+/// Memory per channel besides its rings: the completion word, in a page.
 const PER_CHANNEL: usize = 4096;
-
-/// When the device writes the completion word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Completions {
-    /// At the end of every operation: an 8-byte write each, and whoever waits for the first of a
-    /// batch learns of it while the others run (DPDK's way). The write costs the device model 10 to
-    /// 20 ns an operation; a receiver that gives memory back with each copy gains more than that.
-    #[default]
-    PerOperation,
-    /// At the end of what one [`issue_pending`](DmaChannel::issue_pending) issued: all of a batch end
-    /// together (SPDK's way).
-    PerBatch,
-}
-
-/// Settings.
-#[derive(Clone)]
-pub struct Options {
-    /// log2 of the descriptors in a channel's ring; brought into 2 to 15. Three of them are not for
-    /// operations.
-    pub ring_order: u8,
-    /// When the device writes the completion word.
-    pub completions: Completions,
-    /// Called when a channel has halted and was reset, in the thread that polled: for logs.
-    pub on_halt: Option<Arc<OnHalt>>,
-}
-
-/// See [`Options::on_halt`].
-pub type OnHalt = dyn Fn(&Halt) + Send + Sync;
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { ring_order: 10, completions: Completions::default(), on_halt: None }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { ring_order, completions, on_halt } = self;
-        f.debug_struct("Options")
-            .field("ring_order", ring_order)
-            .field("completions", completions)
-            .field("on_halt", &on_halt.is_some())
-            .finish()
-    }
-}
 
 /// What a device is made of, as whoever opened it found it.
 #[derive(Clone)]
@@ -97,8 +59,10 @@ pub struct Resources {
     pub engine: String,
     /// What it is.
     pub kind: Kind,
-    /// The PCI device id, which tells some deviations.
-    pub device_id: u16,
+    /// The PCI function's id, which tells what it is and how it deviates.
+    pub id: pci::Id,
+    /// The NUMA node that it is nearest to, if that is known.
+    pub numa_node: Option<u32>,
     /// The registers.
     pub bar: Arc<dyn Bar>,
     /// Mappings, interrupts, configuration space.
@@ -110,7 +74,8 @@ impl fmt::Debug for Resources {
         f.debug_struct("Resources")
             .field("engine", &self.engine)
             .field("kind", &self.kind)
-            .field("device_id", &self.device_id)
+            .field("id", &self.id)
+            .field("numa_node", &self.numa_node)
             .finish_non_exhaustive()
     }
 }
@@ -125,8 +90,9 @@ pub struct IoatDevice {
 pub(crate) struct Shared {
     pub(crate) bar: Arc<dyn Bar>,
     pub(crate) platform: Arc<dyn Platform>,
-    pub(crate) quirks: Quirks,
+    pub(crate) hardware: Hardware,
     pub(crate) options: Options,
+    pub(crate) vectors: Vectors,
     /// Rings and completion words.
     pub(crate) arena: Arena,
     pub(crate) iova: IovaMap,
@@ -146,13 +112,18 @@ impl Shared {
         self.iova.insert(arena, iova)
     }
 
+    /// A channel's registers.
+    pub(crate) fn registers(&self, index: usize) -> ChannelRegisters {
+        ChannelRegisters::new(Arc::clone(&self.bar), self.hardware.version, index)
+    }
+
     /// Takes a channel, in this process and in CHANCTRL; whether it was free.
     fn take(&self, index: usize) -> bool {
         // AcqRel: the one who takes it sees what its last owner did, and the other way round.
         if self.in_use[index].swap(true, Ordering::AcqRel) {
             return false;
         }
-        let taken = ChannelRegisters::new(Arc::clone(&self.bar), index).take();
+        let taken = self.registers(index).take();
         if !taken {
             self.release(index);
         }
@@ -167,61 +138,41 @@ impl Shared {
 }
 
 impl IoatDevice {
-    /// Takes a device into service: checks its version, resets its channels (but those that have
-    /// another owner), and lets the first free one copy 2000 bytes.
+    /// Takes a device into service: checks what it is, resets its channels (but those that have
+    /// another owner), and tests the first free one: it copies 2000 bytes, and makes and checks
+    /// parity if it can.
     ///
     /// # Errors
     ///
     /// See [`ProbeError`]; nothing of the device is in use then.
     pub fn probe(resources: Resources, options: Options) -> Result<Self, ProbeError> {
-        let Resources { engine, kind, device_id, bar, platform } = resources;
-        let options = Options { ring_order: options.ring_order.clamp(2, 15), ..options };
-        let cbver = bar.read8(CBVER);
-        if cbver == u8::MAX {
-            return Err(ProbeError::Gone);
-        }
-        let quirks = Quirks::of_device(device_id);
-        let version = Version::new(cbver, quirks);
-        if version != Version::V3_2 {
-            let Version { major, minor } = version;
-            return Err(ProbeError::Version { major, minor });
-        }
-        let count = (bar.read8(CHANCNT) & COUNT_MASK).min(MAX_CHANNELS).into();
-        if count == 0 {
-            return Err(ProbeError::NoChannels);
-        }
-        let log2 = bar.read8(XFERCAP) & COUNT_MASK;
-        // 5 bits, so 2^31 at most.
-        let xfercap = NonZeroUsize::new(1 << log2).filter(|_| log2 >= MIN_XFERCAP);
-        let xfercap = xfercap.ok_or(ProbeError::TransferCapacity { log2 })?;
-
-        // No cache hints: what the hardware has, tags that steer writes into a CPU's cache, takes a
-        // tag map from the firmware.
-        let mut capabilities = Capabilities::MEMCPY | Capabilities::MEMCPY_SG | Capabilities::FENCE;
-        let fill = bar.read32(DMACAPABILITY) & DMACAPABILITY_BLOCK_FILL != 0;
-        capabilities.set(Capabilities::MEMSET, fill);
-        let channels = (0..count).map(|index| {
-            let interrupt = platform.interrupt(index).is_some();
-            let mut capabilities = capabilities;
-            capabilities.set(Capabilities::INTERRUPT, interrupt);
-            ChannelInfo {
-                version: Some(format!("{}.{}", version.major, version.minor)),
-                capabilities,
-                addressing: Addressing::Iova,
-                xfercap,
-                ring_size: (1 << options.ring_order) - RESERVED,
-                max_sg: MAX_SG.min((1 << options.ring_order) - RESERVED),
-                ..ChannelInfo::new(engine.clone(), kind)
-            }
+        let Resources { engine, kind, id, numa_node, bar, platform } = resources;
+        let options = Options {
+            ring_order: options.ring_order.clamp(2, 15),
+            watchdog: options.watchdog.max(MIN_WATCHDOG),
+            ..options
+        };
+        let hardware = Hardware::read(&*bar, id, platform.dca_enabled())?;
+        let count = hardware.channels;
+        let vectors = Vectors::new(&*platform, count).map_err(ProbeError::Event)?;
+        let info = ChannelInfo {
+            numa_node,
+            ..channel_info(ChannelInfo::new(engine, kind), &hardware, options.ring_order)
+        };
+        let channels = (0..count).map(|_| {
+            let mut info = info.clone();
+            let interrupts = !matches!(vectors, Vectors::None);
+            info.capabilities.set(Capabilities::INTERRUPT, interrupts);
+            info
         });
         let channels: Vec<_> = channels.collect();
-        let ring = lines::SIZE << options.ring_order;
-        let arena = Arena::new(count * (ring + PER_CHANNEL) + 2 * SELF_TEST_LEN + PER_CHANNEL)?;
+        let arena = Arena::new(count * channel_memory(&hardware, &options) + self_test::MEMORY)?;
         let shared = Shared {
             bar,
             platform,
-            quirks: quirks.with_version(version),
+            hardware,
             options,
+            vectors,
             arena: arena.clone(),
             iova: IovaMap::new(),
             mapping: Mutex::new(()),
@@ -229,11 +180,66 @@ impl IoatDevice {
         };
         shared.map(&arena)?;
         let device = Self { shared: Arc::new(shared), channels };
+        device.set_up_bus();
         device.reset_channels()?;
-        let interrupts = INTRCTRL_MASTER_INT_EN | INTRCTRL_MSIX_VECTOR_CONTROL;
-        device.shared.bar.write8(INTRCTRL, interrupts);
+        device.set_up_device();
         device.self_test()?;
         Ok(device)
+    }
+
+    /// What of PCI configuration space has to be as the driver needs it.
+    fn set_up_bus(&self) {
+        let Shared { platform, hardware, .. } = &*self.shared;
+        relaxed_ordering::turn_off(&**platform);
+        if hardware.version < Version::V2_0 {
+            let mut control = platform.config_read32(PCI_DMACTRL) | PCI_DMACTRL_DMA_EN;
+            if platform.interrupts() == Interrupts::Msi {
+                control |= PCI_DMACTRL_MSI_EN;
+            } else {
+                control &= !PCI_DMACTRL_MSI_EN;
+            }
+            platform.config_write32(PCI_DMACTRL, control);
+        }
+    }
+
+    /// The registers that all channels share.
+    fn set_up_device(&self) {
+        let Shared { bar, hardware, options, vectors, .. } = &*self.shared;
+        bar.write8(INTRCTRL, vectors.control());
+        self.set_interrupt_delay(options.interrupt_delay);
+        if hardware.quirks.contains(Quirks::PREFETCH_LIMIT) {
+            bar.write8(PREFETCH_LIMIT, DESCRIPTORS_AHEAD);
+        }
+    }
+
+    /// Has interrupts held back for `delay`, 16383 us at most, so that several become one (Linux:
+    /// `intr_coalesce`). Returns `false`, and changes nothing, if the device cannot.
+    pub fn set_interrupt_delay(&self, delay: Duration) -> bool {
+        let bar = &self.shared.bar;
+        if bar.read16(INTRDELAY) & INTRDELAY_SUPPORTED == 0 {
+            return delay.is_zero();
+        }
+        let micros = delay.as_micros().min(INTRDELAY_MASK.into()) as u16;
+        bar.write16(INTRDELAY, micros);
+        true
+    }
+
+    /// What the device is.
+    #[must_use]
+    pub fn family(&self) -> pci::Family {
+        self.shared.hardware.family
+    }
+
+    /// The version that it is driven as.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.shared.hardware.version
+    }
+
+    /// How it deviates from the common way.
+    #[must_use]
+    pub fn quirks(&self) -> Quirks {
+        self.shared.hardware.quirks
     }
 
     /// Stops what an earlier owner may have left running.
@@ -242,9 +248,9 @@ impl IoatDevice {
             if !self.shared.take(index) {
                 continue;
             }
-            let registers = ChannelRegisters::new(Arc::clone(&self.shared.bar), index);
-            let Shared { platform, quirks, .. } = &*self.shared;
-            reset(&registers, &**platform, *quirks, RESET_TIMEOUT)
+            let registers = self.shared.registers(index);
+            let Shared { platform, hardware, .. } = &*self.shared;
+            reset(&registers, &**platform, hardware.quirks, RESET_TIMEOUT)
                 .map_err(|error| ProbeError::Start { channel: index, source: error.into() })?;
             registers.release();
             self.shared.release(index);
@@ -252,44 +258,14 @@ impl IoatDevice {
         Ok(())
     }
 
-    /// Copies [`SELF_TEST_LEN`] bytes on the first free channel.
+    /// Tests the first free channel.
     fn self_test(&self) -> Result<(), ProbeError> {
         let free = (0..self.channels.len()).find(|index| self.shared.take(*index));
         // If all have other owners, there is nothing to test, and nothing to hand out.
         let Some(index) = free else { return Ok(()) };
         let start = |source| ProbeError::Start { channel: index, source };
-        let mut channel = self.open(index).map_err(start)?;
-        let buffer = || self.shared.arena.alloc(SELF_TEST_LEN).map_err(StartError::from);
-        let mut source = buffer().map_err(start)?;
-        let mut target = buffer().map_err(start)?;
-        for (index, byte) in source.iter_mut().enumerate() {
-            *byte = index as u8;
-        }
-        target.fill(0);
-        let copy = Operation::Memcpy {
-            source: source.as_ptr(),
-            target: target.as_mut_ptr(),
-            len: SELF_TEST_LEN,
-        };
-        let mut ended = None;
-        // SAFETY: both buffers are ours, disjoint, and not touched before the channel is dropped
-        // below, which proves it idle or does not return.
-        if unsafe { channel.submit(&copy, Flags::empty()) }.is_ok() {
-            channel.issue_pending();
-            wait(&*self.shared.bar, SELF_TEST_TIMEOUT, || {
-                channel.poll(&mut |completion: Completion| ended = Some(completion.status));
-                ended.is_some()
-            });
-        }
-        drop(channel);
-        let status = ended.unwrap_or(Status::TimedOut);
-        if status != Status::Success {
-            return Err(ProbeError::SelfTestStatus { status });
-        }
-        match source.iter().zip(target.iter()).position(|(from, to)| from != to) {
-            None => Ok(()),
-            Some(offset) => Err(ProbeError::SelfTestData { offset }),
-        }
+        let channel = self.open(index).map_err(start)?;
+        self_test::run(&self.shared, channel, index)
     }
 
     /// Brings up a channel that was taken.
@@ -297,6 +273,45 @@ impl IoatDevice {
         let info = self.channels[index].clone();
         IoatChannel::open(Arc::clone(&self.shared), index, info)
     }
+}
+
+/// What a channel of the device can do with a ring of `2^ring_order` descriptors.
+fn channel_info(info: ChannelInfo, hardware: &Hardware, ring_order: u8) -> ChannelInfo {
+    let Hardware { version, capability, xfercap, .. } = *hardware;
+    let ring_size = (1 << ring_order) - RESERVED;
+    // No cache hints: what the hardware has, tags that steer writes into a CPU's cache, takes a tag
+    // map from the firmware.
+    let mut capabilities = Capabilities::MEMCPY | Capabilities::MEMCPY_SG | Capabilities::FENCE;
+    capabilities.set(Capabilities::MEMSET, capability.contains(DmaCapability::BLOCK_FILL));
+    let fits = ring_size >= RAID_DESCRIPTORS;
+    let pq = fits && capability.contains(DmaCapability::PQ);
+    // P without Q is an exclusive or.
+    let xor = pq || fits && capability.contains(DmaCapability::XOR);
+    capabilities.set(Capabilities::XOR | Capabilities::XOR_VAL, xor);
+    capabilities.set(Capabilities::PQ | Capabilities::PQ_VAL, pq);
+    let max_pq =
+        if capability.contains(DmaCapability::RAID16SS) { MAX_SOURCES_16 } else { MAX_SOURCES };
+    ChannelInfo {
+        version: Some(version.to_string()),
+        capabilities,
+        addressing: Addressing::Iova,
+        xfercap,
+        ring_size,
+        max_sg: MAX_SG.min(ring_size),
+        max_xor: match (xor, pq) {
+            (_, true) => max_pq,
+            (true, false) => MAX_SOURCES,
+            (false, false) => 0,
+        },
+        max_pq: if pq { max_pq } else { 0 },
+        ..info
+    }
+}
+
+/// Memory that a channel shares with the device, in bytes.
+fn channel_memory(hardware: &Hardware, options: &Options) -> usize {
+    let super_extended = if hardware.has_super_extended() { SuperExtended::LINES } else { 0 };
+    PER_CHANNEL + (((1 + super_extended) * lines::SIZE) << options.ring_order)
 }
 
 impl DmaDevice for IoatDevice {
@@ -330,6 +345,7 @@ impl DmaDevice for IoatDevice {
 impl fmt::Debug for IoatDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IoatDevice")
+            .field("hardware", &self.shared.hardware)
             .field("channels", &self.channels)
             .field("options", &self.shared.options)
             .finish_non_exhaustive()

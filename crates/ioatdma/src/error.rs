@@ -3,7 +3,13 @@
 use std::fmt;
 
 use bitflags::bitflags;
-use dmaengine::{ArenaError, ArenaFull, MapError, Status};
+use dmaengine::{ArenaError, ArenaFull, MapError, OperationKind, Status};
+use rustix::io::Errno;
+
+use crate::{
+    Version,
+    pci::{Family, Id},
+};
 
 bitflags! {
     /// Why a channel halted: the CHANERR register.
@@ -89,43 +95,58 @@ impl fmt::Display for ChanErr {
     }
 }
 
-/// A channel has halted, and is about to be reset: for logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Halt {
-    /// The channel's index.
-    pub channel: usize,
-    /// Why.
-    pub errors: ChanErr,
-}
-
-impl fmt::Display for Halt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "channel {} halted: {}", self.channel, self.errors)
-    }
-}
-
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// Every register reads as all ones.
     #[error("the device does not answer: is it powered, and memory access enabled?")]
     Gone,
+    /// The PCI function is no I/OAT device.
+    #[error("{id} is no I/OAT device that this driver knows (`ioatdma::pci` lists them)")]
+    UnknownDevice {
+        /// The function's id.
+        id: Id,
+    },
+    /// BAR 0 ends before the registers do.
+    #[error("BAR 0 has {size} bytes where the registers take {needed}: is it the right region?")]
+    BarTooSmall {
+        /// Its size in bytes.
+        size: u64,
+        /// What the registers take, in bytes.
+        needed: u64,
+    },
     /// A hardware version that this driver does not know.
-    #[error("version {major}.{minor} is not supported; this driver knows 3.2")]
-    Version {
-        /// CBVER, upper half.
-        major: u8,
-        /// CBVER, lower half.
-        minor: u8,
+    #[error("version {}.{} is not supported; this driver knows 1.2, 2.0 and 3.0 to 3.4", cbver >> 4, cbver & 0xf)]
+    UnknownVersion {
+        /// The register CBVER.
+        cbver: u8,
+    },
+    /// A hardware version that devices with this id do not have.
+    #[error(
+        "it says version {found}, where {family} has {expected}: the registers are not those of the device that the PCI id names"
+    )]
+    OtherVersion {
+        /// What the id says.
+        family: Family,
+        /// The version that the family has.
+        expected: Version,
+        /// What CBVER says.
+        found: Version,
     },
     /// CHANCNT is 0.
     #[error("the device has no channels: the firmware may have disabled them")]
     NoChannels,
-    /// XFERCAP is below the specified minimum of 12 (4 KiB).
-    #[error("XFERCAP is 2^{log2} bytes and must be at least 2^12: the device is not usable")]
+    /// CHANCNT has reserved bits set.
+    #[error("CHANCNT is {count:#x}, which is no number of channels: the device is not usable")]
+    ChannelCount {
+        /// The register's value.
+        count: u8,
+    },
+    /// XFERCAP is below the specified minimum of 12 (4 KiB), or is more than a descriptor can say.
+    #[error("XFERCAP is {value}, and must be 12 to 31 (4 KiB to 2 GiB): the device is not usable")]
     TransferCapacity {
         /// The register's value.
-        log2: u8,
+        value: u8,
     },
     /// No memory for descriptor rings.
     #[error("no memory for the descriptor rings: {0}")]
@@ -133,6 +154,9 @@ pub enum ProbeError {
     /// The descriptor rings are out of the device's reach.
     #[error("the descriptor rings could not be mapped for the device: {0}")]
     Map(#[from] MapError),
+    /// The system has no more files for the channels' events.
+    #[error("no event could be made for its channels ({0}): raise the limit on open files")]
+    Event(Errno),
     /// A channel does not start.
     #[error("channel {channel} does not start: {source}")]
     Start {
@@ -141,15 +165,25 @@ pub enum ProbeError {
         /// Why.
         source: StartError,
     },
-    /// The self test's copy did not end.
-    #[error("the self test's copy did not end ({status}): the device is not usable")]
+    /// An operation of the self test was refused, or did not end as it should.
+    #[error(
+        "the self test's {operation} ended with: {status}, not: {expected}; the device is not usable"
+    )]
     SelfTestStatus {
-        /// How it ended; `TimedOut` if not at all.
+        /// What was tried.
+        operation: OperationKind,
+        /// How it ended; `TimedOut` if not at all, `Aborted` if it was refused.
         status: Status,
+        /// How it should have.
+        expected: Status,
     },
-    /// The self test's copy gave wrong bytes.
-    #[error("the self test copied wrong bytes, first at offset {offset}: the device is not usable")]
+    /// An operation of the self test gave wrong bytes.
+    #[error(
+        "the self test's {operation} wrote wrong bytes, first at offset {offset}: the device is not usable"
+    )]
     SelfTestData {
+        /// What was tried.
+        operation: OperationKind,
         /// The first wrong byte.
         offset: usize,
     },
@@ -170,6 +204,9 @@ pub enum StartError {
     /// Its ring is in no arena that is mapped for the device.
     #[error("its descriptor ring is not mapped for the device")]
     Unmapped,
+    /// The system has no more files for it to be waited for.
+    #[error("no event could be made for it ({0}): raise the limit on open files")]
+    Event(Errno),
     /// The first, empty descriptor halted it.
     #[error("it halts at an empty descriptor ({0}): check the IOMMU's mappings and bus mastering")]
     Halted(ChanErr),

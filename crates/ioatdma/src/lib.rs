@@ -43,6 +43,24 @@
 //! interrupts, PCI configuration space). Over VFIO these are a mapping and some `ioctl`s; over the
 //! `ioat-model` crate, a device model in this process. The driver knows neither.
 //!
+//! # Hardware, over VFIO
+//!
+//! [`sysfs`] finds the I/OAT functions of the machine, says what stands in the way of each, and moves
+//! one from the kernel's driver to vfio-pci and back. [`vfio::open`] opens one that vfio-pci has: the
+//! process then has its registers, and behind an IOMMU it reaches what was mapped and nothing else.
+//!
+//! ```no_run
+//! use ioatdma::{IoatDevice, Options, sysfs::Sysfs, vfio};
+//!
+//! let sysfs = Sysfs::new();
+//! let address = "0000:00:04.0".parse()?;
+//! sysfs.bind(address)?; // needs root; the rest only the right to open /dev/vfio/...
+//! let device = IoatDevice::probe(vfio::open(&sysfs, address)?, Options::default())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is mapped counts against the limit on locked memory (`ulimit -l`).
+//!
 //! # Interrupts
 //!
 //! The device raises one interrupt per re-arming. [`arm`](dmaengine::DmaChannel::arm) re-arms first
@@ -55,14 +73,29 @@ mod completion;
 mod descriptor;
 mod device;
 mod error;
+mod hardware;
+mod incident;
+mod interrupt;
 mod lines;
 #[cfg(all(test, loom))]
 mod model;
-mod quirks;
+mod options;
+pub mod pci;
+pub mod quirks;
 mod registers;
+mod relaxed_ordering;
 mod reset;
 mod ring;
+mod self_test;
+pub mod sysfs;
+mod version;
+#[cfg(target_arch = "x86_64")]
+pub mod vfio;
+mod watchdog;
 
-pub use bar::{Bar, Platform};
-pub use device::{Completions, IoatDevice, OnHalt, Options, Resources};
-pub use error::{ChanErr, Halt, ProbeError, StartError};
+pub use bar::{Bar, Interrupts, Platform};
+pub use device::{IoatDevice, Resources};
+pub use error::{ChanErr, ProbeError, StartError};
+pub use incident::{Incident, IncidentKind};
+pub use options::{Behind, Completions, OnIncident, Options};
+pub use version::Version;

@@ -19,10 +19,15 @@ use dmaengine::{
 use loom::{cell::UnsafeCell, sync::atomic::AtomicU16, thread};
 
 use crate::{
-    Bar, IoatDevice, Options, Platform, Resources,
+    Bar, Interrupts, IoatDevice, Options, Platform, Resources,
     lines::{AtomicU64, Line, Ordering, SIZE},
-    registers::{CBVER, CHAINADDR, CHANCMP, CHANCNT, CHANNEL_BLOCK, CHANSTS, DMACOUNT, XFERCAP},
+    pci,
+    registers::{CBVER, CHANCMP, CHANCNT, CHANNEL_BLOCK, DMACOUNT, Layout, XFERCAP},
 };
+
+const CHANCMD: u64 = Layout::RING.command;
+const CHANSTS: u64 = Layout::RING.status;
+const CHAINADDR: u64 = Layout::RING.chain_address;
 
 thread_local! {
     /// The lines of this run's driver by bus address. All of loom's threads are in one.
@@ -148,6 +153,9 @@ impl Silicon {
 const CHANNEL: u64 = CHANNEL_BLOCK;
 
 impl Bar for Silicon {
+    fn size(&self) -> u64 {
+        2 * CHANNEL_BLOCK
+    }
     fn read8(&self, offset: u64) -> u8 {
         match offset {
             CHANCNT => 1,
@@ -168,7 +176,7 @@ impl Bar for Silicon {
         self.registers().status
     }
     fn write8(&self, offset: u64, value: u8) {
-        const CHANCMD_RESET: (u64, u8) = (CHANNEL + crate::registers::CHANCMD, 0x20);
+        const CHANCMD_RESET: (u64, u8) = (CHANNEL + CHANCMD, 0x20);
         if (offset, value) == CHANCMD_RESET {
             self.update(|registers| *registers = Registers { status: HALTED, ..*registers });
             self.count.store(0, Ordering::Relaxed);
@@ -209,7 +217,10 @@ unsafe impl Platform for Identity {
     fn map(&self, arena: &Arena) -> Result<u64, MapError> {
         Ok(arena.base().expose_provenance() as u64)
     }
-    fn interrupt(&self, _: usize) -> Option<BorrowedFd<'_>> {
+    fn interrupts(&self) -> Interrupts {
+        Interrupts::None
+    }
+    fn vector(&self, _: usize) -> Option<BorrowedFd<'_>> {
         None
     }
     fn config_read32(&self, _: u16) -> u32 {
@@ -223,7 +234,8 @@ fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
     let resources = Resources {
         engine: "loom".into(),
         kind: Kind::Model,
-        device_id: 0x2f20,
+        id: pci::Id::intel(0x2f20),
+        numa_node: None,
         bar: Arc::clone(silicon) as _,
         platform: Arc::new(Identity),
     };

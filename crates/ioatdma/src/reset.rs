@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::{
-    bar::{ChannelRegisters, Platform},
+    bar::{ChannelRegisters, Interrupts, Platform},
     error::{ChanErr, StartError},
     quirks::Quirks,
-    registers::{ChanCmd, ChanState, ChanStatus, PCI_CHANERR_INT},
+    registers::{
+        ChanCmd, ChanState, ChanStatus, PCI_CHANERR_INT, PCI_DMAUNCERRSTS, PCI_DMAUNCERRSTS_PARITY,
+    },
 };
 
 /// How long a running channel gets to suspend (Linux waits as long).
@@ -31,8 +33,8 @@ impl Stopped {
 /// Why a channel is not proven idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResetError {
-    /// RESET did not end in time.
-    Stuck,
+    /// RESET did not end in time. It may still, and [`finish`] is then to follow.
+    Stuck(Stopped),
     /// The device no longer answers. It has left the bus, so it reaches no memory either.
     Gone,
 }
@@ -40,7 +42,7 @@ pub(crate) enum ResetError {
 impl From<ResetError> for StartError {
     fn from(error: ResetError) -> Self {
         match error {
-            ResetError::Stuck => Self::Stuck,
+            ResetError::Stuck(_) => Self::Stuck,
             ResetError::Gone => Self::Gone,
         }
     }
@@ -72,10 +74,29 @@ pub(crate) fn reset(
         let latched = platform.config_read32(PCI_CHANERR_INT);
         platform.config_write32(PCI_CHANERR_INT, latched);
     }
+    clear_parity_error(platform, quirks);
     registers.command(ChanCmd::RESET);
     if registers.wait(timeout, |registers| !registers.is_resetting()) {
+        finish(platform, quirks);
         return Ok(stopped);
     }
     let gone = registers.status() == ChanStatus::GONE;
-    Err(if gone { ResetError::Gone } else { ResetError::Stuck })
+    Err(if gone { ResetError::Gone } else { ResetError::Stuck(stopped) })
+}
+
+/// Repairs what a reset that has ended leaves behind.
+pub(crate) fn finish(platform: &dyn Platform, quirks: Quirks) {
+    clear_parity_error(platform, quirks);
+    if quirks.contains(Quirks::VECTORS_LOST)
+        && matches!(platform.interrupts(), Interrupts::MsiX { .. })
+    {
+        platform.restore_vectors();
+    }
+}
+
+/// As Linux does before a reset, and after it, where the error comes from.
+fn clear_parity_error(platform: &dyn Platform, quirks: Quirks) {
+    if quirks.contains(Quirks::SPURIOUS_PARITY_ERROR) {
+        platform.config_write32(PCI_DMAUNCERRSTS, PCI_DMAUNCERRSTS_PARITY);
+    }
 }

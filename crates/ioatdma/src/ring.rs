@@ -8,8 +8,9 @@
 //!
 //! Positions count descriptors since the ring was made; a slot is a position modulo the ring's size.
 
-use std::num::NonZeroUsize;
+use std::ops::Range;
 
+use bitflags::bitflags;
 use dmaengine::{Completion, Cookie, Status};
 
 /// Slots that operations do not get: the one that is always free, one for an event, one for a fence.
@@ -25,10 +26,52 @@ impl Index {
     }
 }
 
+bitflags! {
+    /// What is recorded of a slot: the length of the operation that ends with its descriptor, 0 if
+    /// none does, and these. No length has as many bits.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Slot: u64 {
+        /// The second half of the descriptor in the slot before.
+        const EXTENSION = 1 << 63;
+        /// A part of a check, which may find a [`Mismatch`].
+        const CHECK = 1 << 62;
+        const _ = !0;
+    }
+
+    /// What a check has found.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Mismatch: u8 {
+        /// P, or an exclusive or.
+        const P = 1 << 0;
+        /// Q.
+        const Q = 1 << 1;
+    }
+}
+
+impl Slot {
+    const FLAGS: Self = Self::EXTENSION.union(Self::CHECK);
+
+    const fn length(self) -> usize {
+        self.difference(Self::FLAGS).bits() as usize
+    }
+}
+
+impl Mismatch {
+    /// How a check that has found it ends.
+    const fn status(self) -> Status {
+        match (self.contains(Self::P), self.contains(Self::Q)) {
+            (false, false) => Status::Success,
+            (true, false) => Status::MismatchP,
+            (false, true) => Status::MismatchQ,
+            (true, true) => Status::MismatchPq,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// The length of the operation that ends with the slot's descriptor; `None` if none does.
-    lengths: Box<[Option<NonZeroUsize>]>,
+    /// One for each slot.
+    slots: Box<[Slot]>,
     /// The size less one: all bits of an index.
     mask: u64,
     /// Where the next descriptor goes.
@@ -51,6 +94,8 @@ pub(crate) struct Ring {
     unissued: Cookie,
     /// The cookie of the oldest operation that has not ended.
     oldest: Cookie,
+    /// What the descriptors of the oldest operation that have ended have found.
+    found: Mismatch,
 }
 
 impl Ring {
@@ -59,7 +104,7 @@ impl Ring {
     pub(crate) fn new(order: u8) -> Self {
         debug_assert!((2..=15).contains(&order));
         Self {
-            lengths: vec![None; 1 << order].into_boxed_slice(),
+            slots: vec![Slot::empty(); 1 << order].into_boxed_slice(),
             mask: (1 << order) - 1,
             head: 0,
             limit: 0,
@@ -71,6 +116,7 @@ impl Ring {
             fence: false,
             unissued: Cookie::FIRST,
             oldest: Cookie::FIRST,
+            found: Mismatch::empty(),
         }
     }
 
@@ -83,7 +129,7 @@ impl Ring {
     pub(crate) fn set_limit(&mut self, withheld: usize) {
         let reserved = RESERVED - usize::from(self.null.is_some()) - usize::from(self.fence);
         let used = (self.head - self.tail) as usize + reserved + withheld;
-        self.limit = self.head + self.lengths.len().saturating_sub(used) as u64;
+        self.limit = self.head + self.slots.len().saturating_sub(used) as u64;
     }
 
     /// Lets operations have nothing.
@@ -101,14 +147,13 @@ impl Ring {
         Index((position & self.mask) as usize)
     }
 
-    /// Appends a descriptor, at whose end an operation of `len` bytes ends or, with 0, none. There
-    /// must be a free slot.
+    /// Appends a descriptor. There must be a free slot.
     #[inline]
-    fn push(&mut self, len: usize) {
+    fn push(&mut self, slot: Slot) {
         debug_assert!(self.head - self.tail < self.mask);
         let Index(index) = self.index(self.head);
-        // SAFETY: masked, so below the number of slots, which is that of lengths.
-        *unsafe { self.lengths.get_unchecked_mut(index) } = NonZeroUsize::new(len);
+        // SAFETY: masked, so below the number of slots.
+        *unsafe { self.slots.get_unchecked_mut(index) } = slot;
         self.head += 1;
     }
 
@@ -116,18 +161,19 @@ impl Ring {
     pub(crate) fn push_null(&mut self) {
         debug_assert_eq!(self.null, None);
         self.null = Some(self.head);
-        self.push_part();
+        self.push_part(Slot::empty());
     }
 
-    /// Appends a descriptor of the operation that [`push_last`](Self::push_last) completes.
-    pub(crate) fn push_part(&mut self) {
-        self.push(0);
+    /// Appends a descriptor, or its extension, of the operation that [`push_last`](Self::push_last) or
+    /// [`push_last_as`](Self::push_last_as) completes.
+    pub(crate) fn push_part(&mut self, flags: Slot) {
+        self.push(flags);
         self.lead = self.lead.wrapping_sub(1);
     }
 
     /// As [`push_part`](Self::push_part), in the slot that is kept for a fence.
     pub(crate) fn push_fence(&mut self) {
-        self.push_part();
+        self.push_part(Slot::empty());
         self.fence = true;
         self.limit += 1;
     }
@@ -136,7 +182,14 @@ impl Ring {
     #[inline]
     pub(crate) fn push_last(&mut self, len: usize) -> Cookie {
         let cookie = self.next_cookie();
-        self.push(len);
+        self.push(Slot::from_bits_retain(len as u64));
+        cookie
+    }
+
+    /// As [`push_last`](Self::push_last), of a descriptor that is not a whole one or a part of a check.
+    pub(crate) fn push_last_as(&mut self, flags: Slot, len: usize) -> Cookie {
+        let cookie = self.next_cookie();
+        self.push(flags | Slot::from_bits_retain(len as u64));
         cookie
     }
 
@@ -145,14 +198,29 @@ impl Ring {
         Cookie::new(self.head.wrapping_add(self.lead))
     }
 
-    /// The last slot that was submitted and not issued.
-    pub(crate) fn last_pending(&self) -> Option<Index> {
-        (self.head != self.issued).then(|| self.index(self.head - 1))
+    /// What is recorded of the slot at a position.
+    fn slot(&self, position: u64) -> Slot {
+        self.slots[self.index(position).get()]
     }
 
-    /// Issues all that was submitted; what DMACOUNT becomes: the descriptors issued since the chain
-    /// began, modulo 2^16.
-    pub(crate) fn issue(&mut self) -> u16 {
+    /// The slot of the last descriptor that was submitted and not issued: its first half.
+    pub(crate) fn last_pending(&self) -> Option<Index> {
+        if self.head == self.issued {
+            return None;
+        }
+        let last = self.head - 1;
+        // Both halves are issued together.
+        let extension = self.slot(last).contains(Slot::EXTENSION);
+        Some(self.index(last - u64::from(extension)))
+    }
+
+    /// What DMACOUNT has to be: the descriptors issued since the chain began, modulo 2^16.
+    pub(crate) const fn count(&self) -> u16 {
+        (self.issued - self.chain) as u16
+    }
+
+    /// Issues all that was submitted.
+    pub(crate) fn issue(&mut self) {
         self.issued = self.head;
         self.unissued = self.next_cookie();
         if self.fence {
@@ -160,7 +228,6 @@ impl Ring {
             self.fence = false;
             self.limit = self.head.max(self.limit - 1);
         }
-        (self.head - self.chain) as u16
     }
 
     /// Whether nothing is in use.
@@ -188,20 +255,62 @@ impl Ring {
         self.null.is_some()
     }
 
-    /// How many descriptors have ended if the one at `index` is the last that has: 0 if it is none
-    /// of those in flight.
-    pub(crate) const fn ended_at(&self, index: usize) -> usize {
-        let distance = (index as u64).wrapping_sub(self.tail) & self.mask;
-        if distance < self.issued - self.tail { distance as usize + 1 } else { 0 }
+    /// The positions that were issued and have not ended.
+    pub(crate) const fn issued(&self) -> Range<u64> {
+        self.tail..self.issued
     }
 
-    /// Takes out the oldest `count` descriptors, which were issued and whose operations end with
-    /// `status`.
-    pub(crate) fn end(&mut self, count: usize, status: Status, report: &mut dyn FnMut(Completion)) {
+    /// How many descriptors have ended if the one at `index` is the last that has: 0 if it is none
+    /// of those in flight. Extensions are descriptors here, and end with the half before them.
+    pub(crate) fn ended_at(&self, index: usize) -> usize {
+        let distance = (index as u64).wrapping_sub(self.tail) & self.mask;
+        let in_flight = self.issued - self.tail;
+        if distance >= in_flight {
+            return 0;
+        }
+        let ended = distance + 1;
+        let extended = ended < in_flight && self.is_extension(self.tail + ended);
+        (ended + u64::from(extended)) as usize
+    }
+
+    fn is_extension(&self, position: u64) -> bool {
+        self.slot(position).contains(Slot::EXTENSION)
+    }
+
+    /// Takes out the oldest `count` descriptors, which were issued and have ended well. `verdict` says
+    /// what one of a check has found.
+    pub(crate) fn end(
+        &mut self,
+        count: usize,
+        verdict: impl Fn(Index) -> Mismatch,
+        report: &mut dyn FnMut(Completion),
+    ) {
         debug_assert!(count <= self.in_flight());
         for _ in 0..count {
-            self.end_oldest(status, report);
+            let slot = self.slot(self.tail);
+            if slot.contains(Slot::CHECK) {
+                self.found |= verdict(self.index(self.tail));
+            }
+            self.end_slot(slot, Status::Success, report);
         }
+    }
+
+    /// Whether the descriptor at a position is a part of a check.
+    pub(crate) fn is_check(&self, position: u64) -> bool {
+        self.slot(position).contains(Slot::CHECK)
+    }
+
+    /// Whether the oldest descriptor is, and was issued.
+    pub(crate) fn oldest_is_check(&self) -> bool {
+        self.in_flight() > 0 && self.is_check(self.tail)
+    }
+
+    /// Takes out the oldest descriptor, which was issued, is a part of a check, and has found
+    /// `mismatch`.
+    pub(crate) fn end_check(&mut self, mismatch: Mismatch, report: &mut dyn FnMut(Completion)) {
+        let count = self.ended_at(self.index(self.tail).get());
+        // Also its extension, if it has one.
+        self.end(count, |_| mismatch, report);
     }
 
     /// Takes out the oldest descriptor, which was issued, and the rest of its operation, which ends
@@ -225,22 +334,35 @@ impl Ring {
     /// Takes out the oldest descriptor; whether it ended an operation. There must be one.
     fn end_oldest(&mut self, status: Status, report: &mut dyn FnMut(Completion)) -> bool {
         debug_assert!(!self.is_empty());
-        let Index(index) = self.index(self.tail);
+        self.end_slot(self.slot(self.tail), status, report)
+    }
+
+    /// As [`end_oldest`](Self::end_oldest), where `slot` is what is recorded of it.
+    fn end_slot(&mut self, slot: Slot, status: Status, report: &mut dyn FnMut(Completion)) -> bool {
         if self.null == Some(self.tail) {
             self.null = None;
         }
         self.tail += 1;
-        let Some(len) = self.lengths[index] else { return false };
+        let len = slot.length();
+        if len == 0 {
+            return false;
+        }
         let cookie = self.oldest;
         self.oldest = cookie.next();
-        report(Completion::of(cookie, status, len.get()));
+        let mut status = status;
+        if !self.found.is_empty() {
+            let found = std::mem::take(&mut self.found);
+            if status == Status::Success {
+                status = found.status();
+            }
+        }
+        report(Completion::of(cookie, status, len));
         true
     }
 
-    /// A new chain: DMACOUNT begins at 0. The ring must be empty.
-    pub(crate) fn begin_chain(&mut self) {
-        debug_assert!(self.is_empty());
-        self.chain = self.head;
+    /// A new chain, of what was issued and has not ended: DMACOUNT counts from there.
+    pub(crate) const fn begin_chain(&mut self) {
+        self.chain = self.tail;
     }
 }
 

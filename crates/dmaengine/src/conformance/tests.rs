@@ -10,22 +10,26 @@ fn check(device: &dyn DmaDevice) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn cpu() {
     check(&CpuDevice::new(2));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn threads() {
     check(&ThreadsDevice::new(3));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn threads_that_always_sleep_behind_a_tiny_ring() {
     let spin = Duration::ZERO;
     check(&ThreadsDevice::with_options(ThreadsOptions { channels: 2, ring_size: 8, spin }));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn threads_behind_a_ring_of_one() {
     let options = ThreadsOptions { channels: 1, ring_size: 1, ..ThreadsOptions::default() };
     check(&ThreadsDevice::with_options(options));
@@ -54,11 +58,13 @@ fn check_toys(change: impl Fn(&mut Toys)) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn an_engine_in_order() {
     check_toys(|_| ());
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn an_engine_out_of_order_with_partial_completion() {
     check_toys(|toys| {
         toys.info.ordering = Ordering::OutOfOrder;
@@ -67,6 +73,7 @@ fn an_engine_out_of_order_with_partial_completion() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn an_engine_that_copies_and_nothing_else() {
     check_toys(|toys| {
         toys.info.capabilities = Capabilities::MEMCPY;
@@ -75,6 +82,7 @@ fn an_engine_that_copies_and_nothing_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn an_engine_of_aligned_lines_and_iovas() {
     check_toys(|toys| {
         toys.info.alignment = 64.try_into().unwrap();
@@ -85,6 +93,7 @@ fn an_engine_of_aligned_lines_and_iovas() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn an_engine_of_tiny_pieces_and_long_lists() {
     check_toys(|toys| {
         toys.info.xfercap = 16.try_into().unwrap();

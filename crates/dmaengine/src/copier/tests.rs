@@ -9,6 +9,7 @@ use std::{
 use super::*;
 use crate::{
     CpuDevice, DmaDevice, Status, SubmitError, ThreadsDevice, ThreadsOptions,
+    fork::child::in_child,
     puppet::{Memory, Puppet, Strings},
 };
 
@@ -433,12 +434,11 @@ fn a_forked_child_waits_for_nobody() {
         let (source, target) = buffers();
         copier.copy(source, target)
     });
+    let mut dropped = Some(dropped);
     let (source, target) = buffers();
     // As if the reaper, or another thread, was just in there.
     let lock = copier.handles.core.lock();
-    // SAFETY: the child takes no lock, allocates nothing, and ends.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
+    let is_right = in_child(|| {
         let refused = copier.copy(source, target);
         let is_refused = matches!(
             &refused.progress,
@@ -446,15 +446,10 @@ fn a_forked_child_waits_for_nobody() {
         );
         let polled = Pin::new(&mut polled).poll(&mut Context::from_waker(&waker));
         let is_stuck = matches!(&polled, Poll::Ready(Err(CopyError::Stuck)));
-        std::mem::forget(lock);
-        drop((dropped, copier.clone()));
-        // SAFETY: ends the process, running nothing.
-        unsafe { libc::_exit(if is_refused && is_stuck { 7 } else { 1 }) }
-    }
+        drop((dropped.take(), copier.clone()));
+        is_refused && is_stuck
+    });
     drop(lock);
-    let mut status = 0;
-    // SAFETY: writes a local variable.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+    assert!(is_right);
     assert_eq!(polled.wait().unwrap().target, [1; 4]);
 }

@@ -1,9 +1,9 @@
-use std::os::fd::BorrowedFd;
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use super::*;
 use crate::{
     ArenaFull, Capabilities, ChannelInfo, Completion, Cookie, CpuDevice, DmaChannel, DmaDevice,
-    OperationKind, Stuck, ThreadsDevice,
+    FaultPlan, Faults, Layered, OperationKind, Stuck, ThreadsDevice,
 };
 
 /// What is wrong with a [`Faulty`] channel's every third copy, or operation of parity.
@@ -151,8 +151,12 @@ fn arena() -> Arena {
     Arena::new(1 << 20).unwrap()
 }
 
+/// A multiple of 3: a [`Faulty`] channel's every third operation goes wrong.
+const ITERATIONS: u64 = if cfg!(miri) { 12 } else { 300 };
+const SIZE: usize = if cfg!(miri) { 256 } else { 4096 };
+
 fn params() -> Params {
-    Params { iterations: 300, test_buf_size: 4096, ..Params::default() }
+    Params { iterations: ITERATIONS, test_buf_size: SIZE, ..Params::default() }
 }
 
 #[test]
@@ -174,10 +178,10 @@ fn good_channels_pass() {
                     let summary = summary.unwrap();
                     assert_eq!(summary.failed, []);
                     assert_eq!((summary.failures, summary.stuck), (0, false));
-                    let total = 300 * threads_per_chan as u64;
+                    let total = ITERATIONS * threads_per_chan as u64;
                     assert_eq!(summary.tests, total);
                     assert!(summary.iops > 0 && summary.kbps > 0);
-                    assert_eq!((last, rounds), ((total, Some(total), 0), 300));
+                    assert_eq!((last, rounds), ((total, Some(total), 0), ITERATIONS));
                     assert!(results.into_iter().eq(1..=total), "each test once, in order");
                 }
             }
@@ -189,9 +193,9 @@ fn good_channels_pass() {
 fn more_threads_than_descriptors_take_turns() {
     let options = crate::ThreadsOptions { ring_size: 4, ..Default::default() };
     let channel = ThreadsDevice::with_options(options).request_channel(0).unwrap();
-    let params = Params { threads_per_chan: 10, iterations: 50, ..params() };
+    let params = Params { threads_per_chan: 10, ..params() };
     let summary = run(channel, &arena(), &params, |_| ()).unwrap();
-    assert_eq!((summary.tests, summary.failures), (500, 0));
+    assert_eq!((summary.tests, summary.failures), (10 * ITERATIONS, 0));
 }
 
 /// Runs on a faulty channel; every failure must be of the kind that `expected` accepts.
@@ -199,7 +203,7 @@ fn run_faulty(fault: Fault, expected: impl Fn(&Cause) -> bool) -> Summary {
     let timeout = Duration::from_millis(1);
     // The odds that a random place is at a buffer's end are one in thousands, and the first tests
     // of this seed are not.
-    let params = Params { timeout, iterations: 12, test_buf_size: 65536, ..params() };
+    let params = Params { timeout, iterations: 12, test_buf_size: 16 * SIZE, ..params() };
     let summary = run(Faulty::channel(fault), &arena(), &params, |_| ()).unwrap();
     let mut causes = summary.failed.iter().map(|result| result.failure.as_ref());
     assert!(causes.all(|cause| cause.is_some_and(&expected)), "{:?}", summary.failed);
@@ -247,6 +251,18 @@ fn errors_are_told_apart() {
     assert_eq!((timed_out.tests, timed_out.failures, timed_out.stuck), (12, 4, false));
     let stuck = run_faulty(Fault::NeverEndsNorStops, |c| *c == Cause::TimedOut);
     assert_eq!((stuck.tests, stuck.failures, stuck.stuck), (3, 1, true));
+}
+
+#[test]
+fn a_channel_that_is_down_is_brought_back() {
+    let plan: FaultPlan = "halt@3:read-error".parse().unwrap();
+    let device = Layered::new(Arc::new(CpuDevice::new(1)), Faults::new(plan));
+    let params = Params { iterations: 6, ..params() };
+    let summary = run(device.request_channel(0).unwrap(), &arena(), &params, |_| ()).unwrap();
+    let failed: Vec<_> = summary.failed.iter().map(|it| (it.test, it.failure.unwrap())).collect();
+    let down = Cause::Submit(SubmitError::ChannelDown);
+    assert_eq!(failed, [(3, Cause::Completion(Status::ReadError)), (4, down)]);
+    assert_eq!((summary.tests, summary.failures, summary.stuck), (6, 2, false));
 }
 
 #[test]
@@ -298,8 +314,8 @@ fn impossible_parameters_are_refused() {
         RunError::ArenaFull(ArenaFull { .. })
     ));
     assert_eq!(
-        refused(&Params { transfer_size: 4097, ..params() }),
-        RunError::TransferSize { transfer_size: 4097, test_buf_size: 4096 }
+        refused(&Params { transfer_size: SIZE + 1, ..params() }),
+        RunError::TransferSize { transfer_size: SIZE + 1, test_buf_size: SIZE }
     );
     for (power, transfer_size) in [(13, 0), (255, 0), (6, 63)] {
         let params = Params { alignment: Some(power), transfer_size, ..params() };
@@ -316,15 +332,15 @@ fn impossible_parameters_are_refused() {
 fn limits_of_the_channel_are_kept() {
     let info = ChannelInfo {
         capabilities: Capabilities::MEMCPY,
-        xfercap: 1024.try_into().unwrap(),
+        xfercap: (SIZE / 4).try_into().unwrap(),
         ..ChannelInfo::new("small", crate::Kind::Cpu)
     };
     let error = SubmitError::Unsupported { operation: OperationKind::Pq };
     let pq = Params { operation: Operation::Pq, ..params() };
     assert_eq!(pq.check(&info), Err(RunError::Channel(error)));
-    let error = SubmitError::TooLong { len: 4096, max: 1024 };
+    let error = SubmitError::TooLong { len: SIZE, max: SIZE / 4 };
     assert_eq!(params().check(&info), Err(RunError::Channel(error)));
-    assert_eq!(Params { transfer_size: 1024, ..params() }.check(&info), Ok(()));
+    assert_eq!(Params { transfer_size: SIZE / 4, ..params() }.check(&info), Ok(()));
     // The engine's own alignment counts, unless another is asked for.
     let aligned = ChannelInfo { alignment: 4096.try_into().unwrap(), ring_size: 4, ..info };
     let short = Params { test_buf_size: 100, ..params() };
@@ -345,10 +361,10 @@ fn tests(params: &Params) -> Vec<TestResult> {
 #[test]
 fn lengths_and_places_are_as_asked() {
     let random = tests(&params());
-    assert!(random.iter().all(|test| test.len <= 4096 && test.src_off + test.len <= 4096));
+    assert!(random.iter().all(|test| test.len <= SIZE && test.src_off + test.len <= SIZE));
     assert!(random.iter().any(|test| test.src_off % 2 == 1 && test.dst_off % 2 == 1));
     let whole = tests(&Params { norandom: true, ..params() });
-    assert!(whole.iter().all(|test| (test.src_off, test.dst_off, test.len) == (0, 0, 4096)));
+    assert!(whole.iter().all(|test| (test.src_off, test.dst_off, test.len) == (0, 0, SIZE)));
     let part = tests(&Params { norandom: true, transfer_size: 100, ..params() });
     assert!(part.iter().all(|test| (test.src_off, test.dst_off, test.len) == (0, 0, 100)));
     let fixed = tests(&Params { transfer_size: 100, ..params() });
@@ -370,24 +386,26 @@ fn without_verification_only_the_channels_word_counts() {
         run(Faulty::channel(fault), &arena(), params, |_| ()).unwrap().failures
     };
     assert_eq!(wrong(Fault::NotCopied, &noverify), 0);
-    assert_eq!(wrong(Fault::NotCopied, &params()), 100);
-    assert_eq!(wrong(Fault::ErrorStatus, &noverify), 100);
+    assert_eq!(wrong(Fault::NotCopied, &params()), ITERATIONS / 3);
+    assert_eq!(wrong(Fault::ErrorStatus, &noverify), ITERATIONS / 3);
 }
 
 #[test]
 fn parity_is_checked_by_the_channel_too() {
+    const CHECKS: u64 = if cfg!(miri) { 3 } else { 20 };
+
     let failed = |fault, operation, xor_sources| {
-        let params = Params { operation, xor_sources, iterations: 20, ..params() };
+        let params = Params { operation, xor_sources, iterations: CHECKS, ..params() };
         run(Faulty::channel(fault), &arena(), &params, |_| ()).unwrap()
     };
     let cause = |summary: &Summary| summary.failed.first().and_then(|result| result.failure);
     let less = failed(Fault::OneSourceLess, Operation::Xor, 3);
     assert!(matches!(cause(&less), Some(Cause::Data(Mismatch { buffer: Buffer::Target, .. }))));
-    assert_eq!(less.failures, 20);
+    assert_eq!(less.failures, CHECKS);
     for operation in [Operation::Xor, Operation::Pq] {
         let blind = failed(Fault::ChecksAlwaysPass, operation, 3);
         assert!(matches!(cause(&blind), Some(Cause::Missed(_))), "{blind:?}");
-        assert_eq!((blind.tests, blind.failures), (20, 20));
+        assert_eq!((blind.tests, blind.failures), (CHECKS, CHECKS));
         let wrong = failed(Fault::ChecksAlwaysFail, operation, 3);
         assert_eq!(cause(&wrong), Some(Cause::Completion(Status::MismatchP)));
     }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Operations per channel that can wait for `poll`.
-const RING_SIZE: usize = 1024;
+const RING_SIZE: usize = if cfg!(miri) { 64 } else { 1024 };
 
 /// Channels on which the calling thread copies, in
 /// [`issue_pending`](crate::DmaChannel::issue_pending): the baseline that engines are compared with,

@@ -45,6 +45,7 @@ fn plan(text: &str) -> FaultPlan {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn failures_in_order_and_out_of_order() {
     let engines: [&dyn DmaDevice; 2] = [&CpuDevice::new(1), &ThreadsDevice::new(1)];
     for engine in engines {
@@ -60,6 +61,7 @@ fn failures_in_order_and_out_of_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn halts() {
     let engines: [&dyn DmaDevice; 2] = [&CpuDevice::new(1), &ThreadsDevice::new(1)];
     for engine in engines {
@@ -68,6 +70,7 @@ fn halts() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn failures_below_a_shared_channel() {
     let engines: [&dyn DmaDevice; 2] = [&CpuDevice::new(1), &ThreadsDevice::new(1)];
     for engine in engines {

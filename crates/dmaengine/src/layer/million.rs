@@ -610,6 +610,7 @@ fn million(
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 #[should_panic = "written outside, or after its end"]
 fn an_engine_that_scribbles_is_noticed() {
     let plan: FaultPlan = PLAN.parse().unwrap();
@@ -620,16 +621,19 @@ fn an_engine_that_scribbles_is_noticed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn a_million_operations_with_faults_over_cpu() {
     million(&(Arc::new(CpuDevice::new(1)) as _), |channel| channel, &NOT_ORDERED);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn a_million_operations_with_faults_over_threads() {
     million(&(Arc::new(ThreadsDevice::new(1)) as _), |channel| channel, &NOT_ORDERED);
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn a_million_operations_shared_with_a_cpu_over_faults() {
     // Parts meet in the middle of a page, so that the short copies here have two.
     let split = Split::with_border(256, 64);
@@ -637,6 +641,7 @@ fn a_million_operations_shared_with_a_cpu_over_faults() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours")]
 fn a_million_operations_that_a_cpu_repeats_over_faults() {
     // Below the client's patience, so that what is lost is found here.
     let timeout = PATIENCE / 4;

@@ -75,6 +75,7 @@ mod tests {
     proptest! {
         /// Against a map of bytes: blocks never overlap, and when all are freed all is one again.
         #[test]
+        #[cfg_attr(miri, ignore = "long, and nothing unsafe")]
         fn blocks_are_disjoint_and_coalesce(
             steps in prop::collection::vec((1usize..40, 0u32..4, any::<prop::sample::Index>()), 1..200)
         ) {

@@ -128,6 +128,7 @@ mod tests {
     proptest! {
         /// It ends; nobody could do better by a move of his own; and to repeat it changes nothing.
         #[test]
+        #[cfg_attr(miri, ignore = "long, and nothing unsafe")]
         fn nobody_would_rather_move(
             candidates in prop::collection::vec((0u32..4, prop::option::of(0u32..3)), 0..6),
             clients in prop::collection::vec(

@@ -6,6 +6,7 @@ use std::{
 use super::*;
 use crate::{
     CpuDevice, DmaDevice, Status, ThreadsDevice,
+    fork::child,
     puppet::{Puppet, Strings},
 };
 
@@ -436,24 +437,17 @@ fn a_child_that_is_forked_in_a_scope_does_not_wait_for_its_parents_engine() {
     let result = scope(&mut channel, TIMEOUT, |scope| {
         scope.copy(&source, &mut target).unwrap();
         // SAFETY: the child leaves the scope, which takes no lock and allocates nothing, and ends.
-        let pid = unsafe { libc::fork() };
-        if pid != 0 {
+        let child = unsafe { child::fork() };
+        if child.is_some() {
             strings.end(0, Status::Success);
         }
-        pid
+        child
     });
-    let pid = match result {
-        Ok(pid) => pid,
-        Err(error) => {
-            let is_right = error.value == 0 && error.status == Status::TimedOut;
-            // SAFETY: ends the process, running nothing.
-            unsafe { libc::_exit(if is_right { 7 } else { 1 }) }
-        }
+    let child = match result {
+        Ok(child) => child.expect("a child's scope fails"),
+        Err(error) => child::exit(error.value.is_none() && error.status == Status::TimedOut),
     };
     assert_joined(&strings);
     assert_eq!(target, source);
-    let mut status = 0;
-    // SAFETY: writes a local variable.
-    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
-    assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 7, "{status:#x}");
+    assert!(child.join(), "in the child");
 }

@@ -175,6 +175,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(super::super::cases())]
+
         #[test]
         fn copies_all_and_nothing_else(
             len in 0usize..12_000,
@@ -193,8 +195,9 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "no streaming stores, and long")]
     fn what_fits_no_cache() {
-        let len = (32 << 20) + 77;
+        let len = TOO_LONG_TO_CACHE + 77;
         let source: Vec<u8> = (0..len).map(|index| (index % 251) as u8).collect();
         let mut target = vec![0; len];
         copy_bytes(&source, &mut target);

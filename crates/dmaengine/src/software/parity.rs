@@ -138,6 +138,8 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(super::super::cases())]
+
         #[test]
         fn sums_of_every_length_and_offset(
             len in 0usize..200,

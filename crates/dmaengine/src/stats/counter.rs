@@ -5,6 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
+    pub(super) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     #[inline]
     pub(super) fn get(&self) -> u64 {
         // Relaxed: counters order nothing.

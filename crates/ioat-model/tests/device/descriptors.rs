@@ -3,7 +3,7 @@
 use ioat_model::{
     Config, Fault, Faults, PAGE, State,
     descriptor::Control,
-    registers::{ATTNSTATUS, ChanErr, Width, channel::*},
+    registers::{ATTNSTATUS, ChanErr, DmaCapability, Width, channel::*},
 };
 
 use crate::rig::{BASE, COMPLETION, END, Rig};
@@ -147,7 +147,7 @@ fn each_error_has_its_bit() {
     });
     let small = Config { xfercap: 12, ..Config::default() };
     halts_with(small, ChanErr::LENGTH, |rig| rig.copy(second, SOURCE, TARGET, 4097, none));
-    halts_with(usual(), ChanErr::NEXT_ADDRESS, |rig| {
+    halts_with(usual(), ChanErr::DESCRIPTOR, |rig| {
         rig.descriptor(second, 0, 8, none, [SOURCE, TARGET, second + 65]);
     });
     halts_with(usual(), ChanErr::NEXT_ADDRESS, |rig| {
@@ -160,7 +160,7 @@ fn each_error_has_its_bit() {
         let reserved = Control::from_bits_retain(1 << 20);
         rig.descriptor(second, 0, 8, reserved, [SOURCE, TARGET, second + 64]);
     });
-    let no_fill = Config { block_fill: false, ..Config::default() };
+    let no_fill = Config { capability: Some(DmaCapability::empty()), ..Config::default() };
     halts_with(no_fill, ChanErr::DESCRIPTOR_CONTROL, |rig| rig.fill(second, 1, TARGET, 8, none));
     let bits = ChanErr::READ_DATA | ChanErr::DMA_UNCORRECTABLE;
     let faulty = Config { faults: Faults::none().at(0, 1, Fault::Error(bits)), ..usual() };

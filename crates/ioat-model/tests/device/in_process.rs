@@ -6,10 +6,10 @@ use std::{
 };
 
 use ioat_model::{
-    MapError, PAGE, State,
+    MapError, PAGE, State, Version,
     descriptor::Control,
     in_process::{Bar, Config, Device},
-    registers::{CBVER, CHANNEL_BLOCK, ChanErr, INTRCTRL, Width, channel::*},
+    registers::{CBVER, CHANNEL_BLOCK, ChanErr, INTRCTRL, Width, channel::*, channel_v1},
 };
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -33,7 +33,11 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
-        let device = Device::start(Config::default()).expect("a thread");
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let device = Device::start(config).expect("a thread");
         let bar = device.bar();
         let memory = Memory::new(PAGES);
         // SAFETY: `memory` is dropped after the device, and never borrowed as plain data.
@@ -181,7 +185,7 @@ fn mappings_that_make_no_sense_are_refused() {
 #[test]
 fn a_device_that_is_gone_reads_as_all_ones() {
     let rig = Rig::start();
-    assert_eq!(rig.bar.read(CBVER, Width::W8), 0x32);
+    assert_eq!(rig.bar.read(CBVER, Width::W8), 0x33);
     let start = Instant::now();
     while rig.device.cpu_time().expect("a running thread") == Duration::ZERO {
         assert!(start.elapsed() < DEADLINE, "the thread works and its clock stands");
@@ -191,4 +195,94 @@ fn a_device_that_is_gone_reads_as_all_ones() {
     assert_eq!(rig.bar.read(CBVER, Width::W8), u64::MAX);
     rig.bar.write(CHANNEL_BLOCK + DMACOUNT, Width::W16, 1);
     assert!(rig.bar.unmap(BASE), "does not wait for a thread that has ended");
+}
+
+/// Four channels of every version, each with a ring of its own, at once.
+#[test]
+fn every_version_with_several_channels() {
+    for version in Version::ALL {
+        let model = ioat_model::Config { version, channels: 4, ..ioat_model::Config::default() };
+        let device = Device::start(Config { model, ..Config::default() }).expect("a thread");
+        let bar = device.bar();
+        let memory = Memory::new(PAGES);
+        // SAFETY: `memory` is dropped after the device, and never borrowed as plain data.
+        unsafe { bar.map(BASE, memory.pointer(), memory.len()) }.expect("aligned");
+        let v1 = version == Version::V1_2;
+        let chain = if v1 { channel_v1::CHAINADDR } else { CHAINADDR };
+        for channel in 0..4 {
+            let block = CHANNEL_BLOCK * (channel + 1);
+            let base = channel * 8 * PAGE;
+            for slot in 0..32 {
+                let last = slot == 31;
+                let control = if last { Control::COMPL_WRITE } else { Control::empty() };
+                let head = 16 | u64::from(control.bits()) << 32;
+                let (source, target) = (base + PAGE + slot * 16, base + 2 * PAGE + slot * 16);
+                memory.store(source, &[channel << 32 | slot | 1 << 63, !slot]);
+                let next = if last { 0 } else { BASE + base + (slot + 1) * 64 };
+                memory.store(base + slot * 64, &[head, BASE + source, BASE + target, next]);
+            }
+            for (register, address) in [(chain, base), (CHANCMP, base + 7 * PAGE)] {
+                let address = BASE + address;
+                bar.write(block + register, Width::W32, address & 0xffff_ffff);
+                bar.write(block + register + 4, Width::W32, address >> 32);
+            }
+        }
+        for channel in 0..4 {
+            let block = CHANNEL_BLOCK * (channel + 1);
+            if v1 {
+                bar.write(block + channel_v1::CHANCMD, Width::W8, 1);
+            } else {
+                bar.write(block + DMACOUNT, Width::W16, 32);
+            }
+        }
+        let start = Instant::now();
+        for channel in 0..4 {
+            let base = channel * 8 * PAGE;
+            let done = (BASE + base + 31 * 64) | State::Done as u64;
+            // Acquire: pairs with the device's release.
+            while memory.word(base + 7 * PAGE).load(Ordering::Acquire) != done {
+                assert!(start.elapsed() < DEADLINE, "{version}: no completion on {channel}");
+                std::thread::yield_now();
+            }
+            assert_eq!(
+                memory.bytes(base + PAGE, 32 * 16),
+                memory.bytes(base + 2 * PAGE, 32 * 16),
+                "{version}"
+            );
+        }
+        drop(device);
+    }
+}
+
+/// Nothing but time brings a late completion: the device's thread must wake for it by itself.
+#[test]
+fn the_thread_wakes_when_something_is_due() {
+    for text in ["delay-completion@1:20ms", "latency=20ms"] {
+        let faults = text.parse().expect(text);
+        let model = ioat_model::Config { faults, ..ioat_model::Config::default() };
+        let rig = Rig::with(Config { model, ..Config::default() });
+        rig.copy(0, 2, PAGE, 2 * PAGE, 64, Control::INT_EN | Control::COMPL_WRITE);
+        rig.set(DMACOUNT, Width::W16, 1);
+        let fd = rig.bar.interrupt(0).expect("channel 0");
+        let timeout = Timespec::try_from(DEADLINE).expect("fits");
+        assert_eq!(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)), Ok(1));
+        assert_eq!(rig.memory.word(COMPLETION).load(Ordering::Acquire), BASE | State::Done as u64);
+    }
+}
+
+#[test]
+fn configuration_space_is_there_until_the_device_is_gone() {
+    let rig = Rig::start();
+    let mut id = [0; 4];
+    rig.bar.config_read(0, &mut id);
+    assert_eq!(id, [0x86, 0x80, 0x21, 0x20]);
+    rig.bar.config_write(4, &[0, 0]);
+    rig.copy(0, 2, PAGE, 2 * PAGE, 64, Control::COMPL_WRITE);
+    rig.set(DMACOUNT, Width::W16, 1);
+    assert_eq!(rig.get(CHANSTS, Width::W64), State::Active as u64);
+    rig.bar.config_write(4, &[6, 0]);
+    rig.wait_for(BASE | State::Done as u64);
+    drop(rig.device);
+    rig.bar.config_read(0, &mut id);
+    assert_eq!(id, [0xff; 4]);
 }

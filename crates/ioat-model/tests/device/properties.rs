@@ -1,8 +1,8 @@
 //! Whatever the driver does: no panic, and nothing outside the mapped memory changes.
 
 use ioat_model::{
-    Config, PAGE,
-    registers::{Width, channel::*},
+    Config, PAGE, Version,
+    registers::{DmaCapability, Width, channel::*, channel_v1},
 };
 use proptest::prelude::*;
 
@@ -36,15 +36,17 @@ fn value() -> impl Strategy<Value = u64> {
 }
 
 fn descriptor() -> impl Strategy<Value = [u64; 8]> {
-    let control = prop_oneof![4 => 0..64_u64, 1 => any::<u32>().prop_map(u64::from)];
-    let op = prop_oneof![4 => 0..2_u64, 1 => 0..256_u64];
+    let control = prop_oneof![4 => 0..256_u64, 1 => any::<u32>().prop_map(u64::from)];
+    let known = prop::sample::select(vec![0, 0, 1, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0xa0, 0xa1]);
+    let op = prop_oneof![8 => known, 1 => 0..256_u64];
     let size = prop_oneof![4 => 0..20_000_u64, 1 => any::<u32>().prop_map(u64::from)];
+    let words = prop::array::uniform8(address());
     let next = address().prop_map(|address| address & !63);
-    (size, control, op, address(), address(), next).prop_map(
-        |(size, control, op, source, target, next)| {
-            [size | (control & 0xff_ffff) << 32 | op << 56, source, target, next, 0, 0, 0, 0]
-        },
-    )
+    (size, control, op, words, next).prop_map(|(size, control, op, mut words, next)| {
+        words[0] = size | (control & 0xff_ffff) << 32 | op << 56;
+        words[3] = next;
+        words
+    })
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -57,6 +59,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (channel(DMACOUNT), 0..16_u64).prop_map(|(o, v)| Action::Write(o, Width::W16, v)),
         1 => channel(CHANERR).prop_map(|o| Action::Write(o, Width::W32, u64::MAX)),
         1 => channel(CHANCMD).prop_map(|o| Action::Write(o, Width::W8, 0x20)),
+        1 => (channel(channel_v1::CHANCMD), 1..3_u64)
+            .prop_map(|(o, v)| Action::Write(o, Width::W8, v)),
         1 => (any::<u64>(), width()).prop_map(|(o, w)| Action::Read(o, w)),
         1 => (0..PAGES as u64 * PAGE / 64, descriptor())
             .prop_map(|(slot, words)| Action::Descriptor(BASE + slot * 64, words)),
@@ -71,8 +75,10 @@ proptest! {
     fn nothing_panics_and_nothing_is_written_outside(
         actions in prop::collection::vec(action(), 1..200),
         first in prop::collection::vec(descriptor(), 64),
+        version in prop::sample::select(Version::ALL.to_vec()),
     ) {
-        let rig = Rig::armed(Config { channels: 2, ..Config::default() });
+        let capability = Some(DmaCapability::all());
+        let rig = Rig::armed(Config { version, channels: 2, capability, ..Config::default() });
         for (slot, words) in first.iter().enumerate() {
             rig.store(BASE + slot as u64 * 64, words);
         }

@@ -160,6 +160,11 @@ impl Rig {
         self.set16(DMACOUNT, count);
     }
 
+    /// The first word of a descriptor.
+    pub(crate) fn head(op: u8, len: u32, control: u32) -> u64 {
+        u64::from(len) | u64::from(control) << 32 | u64::from(op) << 56
+    }
+
     /// Lets the device work until it has nothing to do; how many descriptors it looked at.
     pub(crate) fn run(&self) -> usize {
         std::iter::from_fn(|| self.device.step().then_some(())).count()
@@ -201,8 +206,13 @@ impl Rig {
 
     /// Interrupts of channel 0 since the last call.
     pub(crate) fn interrupts(&self) -> u64 {
+        self.sent(0)
+    }
+
+    /// What was sent by a vector since the last call.
+    pub(crate) fn sent(&self, vector: usize) -> u64 {
         let mut count = [0; 8];
-        let fd = self.device.interrupt(0).expect("channel 0");
+        let fd = self.device.interrupt(vector).expect("a vector");
         match rustix::io::read(fd, &mut count) {
             Ok(_) => u64::from_ne_bytes(count),
             Err(_) => 0,

@@ -139,7 +139,7 @@ fn a_dead_channel_does_not_even_reset() {
 /// Commands that arrive between `fetch` and `retire`, as they do when bytes move without the lock.
 mod in_flight {
     use ioat_model::{
-        Memory, MemoryError, Model, MoveError,
+        Memory, MemoryError, Mismatch, Model, MoveError,
         registers::{CHANNEL_BLOCK, Width, channel::*},
     };
 
@@ -161,6 +161,14 @@ mod in_flight {
             Ok(())
         }
 
+        fn read_bytes(&mut self, _: u64, _: &mut [u8]) -> Result<(), MemoryError> {
+            Err(MemoryError::Address)
+        }
+
+        fn write_bytes(&mut self, _: u64, _: &[u8]) -> Result<(), MemoryError> {
+            Err(MemoryError::Address)
+        }
+
         fn copy(&mut self, _: u64, _: u64, _: u32) -> Result<(), MoveError> {
             Err(MoveError::Source(MemoryError::Address))
         }
@@ -172,6 +180,7 @@ mod in_flight {
 
     fn command_in_flight(command: u8) -> (Model, Nulls) {
         let mut model = Model::new(Config::default());
+        model.enable();
         let mut memory = Nulls(None);
         model.mmio_write(CHANNEL_BLOCK + CHAINADDR, Width::W64, 64);
         model.mmio_write(CHANNEL_BLOCK + DMACOUNT, Width::W16, 2);
@@ -181,7 +190,7 @@ mod in_flight {
         assert_eq!(model.mmio_read(CHANNEL_BLOCK + CHANSTS, Width::W64), State::Active as u64);
         let resetting = model.mmio_read(CHANNEL_BLOCK + CHANCMD, Width::W8);
         assert_eq!(resetting, (command & RESET).into(), "RESET shows until bytes have stopped");
-        model.retire(0, Ok(()), &mut memory);
+        model.retire(0, Ok(Mismatch::empty()), &mut memory);
         assert_eq!(model.mmio_read(CHANNEL_BLOCK + CHANCMD, Width::W8), 0);
         (model, memory)
     }
@@ -210,9 +219,10 @@ mod in_flight {
     #[test]
     fn retiring_what_was_not_fetched_is_ignored() {
         let mut model = Model::new(Config::default());
+        model.enable();
         let mut memory = Nulls(None);
-        model.retire(0, Ok(()), &mut memory);
-        model.retire(99, Ok(()), &mut memory);
+        model.retire(0, Ok(Mismatch::empty()), &mut memory);
+        model.retire(99, Ok(Mismatch::empty()), &mut memory);
         assert_eq!(model.mmio_read(CHANNEL_BLOCK + CHANSTS, Width::W64), State::Halted as u64);
     }
 }

@@ -16,8 +16,8 @@ use serde::Serialize;
 use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
 
-/// Shows the whole system at work on this machine: the Linux kernel's TCP sends, and four receivers
-/// take turns.
+/// Shows the whole system at work on this machine: the Linux kernel's TCP sends, and receivers take
+/// turns.
 ///
 /// It makes namespaces of its own, so it needs no privileges but /dev/net/tun, and leaves nothing
 /// behind.
@@ -35,6 +35,9 @@ pub(crate) struct Demo {
     /// The length of a read.
     #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size::parse_length)]
     read_size: usize,
+    /// An engine whose receiver takes part, besides the kernel's own; can be given several times.
+    #[arg(long = "engine", value_name = "E", default_values = ["cpu", "threads", "ioat-model"])]
+    engines: Vec<EngineName>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -110,12 +113,14 @@ impl Demo {
     }
 
     fn contestants(&self) -> Result<Vec<Contestant>, Failure> {
-        let ours = [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())];
-        let ours = (0..).zip(ours);
-        [Contestant::linux(self.read_size)]
-            .into_iter()
-            .chain(ours.map(|(number, engine)| Contestant::ours(number, engine, self.read_size)))
-            .collect()
+        let mut contestants = vec![Contestant::linux(self.read_size)?];
+        for (number, engine) in self.engines.iter().enumerate() {
+            let number = u8::try_from(number).map_err(|_| {
+                Failure::Usage("there are networks for 256 engines, not for more".into())
+            })?;
+            contestants.push(Contestant::ours(number, engine.clone(), self.read_size)?);
+        }
+        Ok(contestants)
     }
 
     const fn transfer(&self, checked: bool, sender_cpu: Option<usize>) -> Transfer {

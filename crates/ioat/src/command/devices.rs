@@ -1,11 +1,22 @@
+mod function;
+mod row;
+
 use clap::Args;
 use dmaengine::Registry;
 use ioat::engine::EngineName;
-use serde::Serialize;
+use ioatdma::sysfs::Sysfs;
 
-use crate::failure::Failure;
+use self::{function::Found, row::Row};
+use crate::{
+    command::{machine, print_json},
+    failure::Failure,
+};
 
-/// Lists the DMA channels that this machine and this build offer.
+/// Lists the DMA channels that this machine and this build offer, and the I/OAT functions in it.
+///
+/// Of an I/OAT function that can be opened and that nobody has open, the channels are listed: it is
+/// opened for that, and reset. For each other one stands why it cannot be used, and what would change
+/// that.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: ioat devices --json")]
 pub(crate) struct Devices {
@@ -14,52 +25,37 @@ pub(crate) struct Devices {
     json: bool,
 }
 
-/// One channel, as `--json` prints it.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    engine: String,
-    kind: &'static str,
-    version: Option<String>,
-    caps: Vec<&'static str>,
-    in_use: bool,
-    memcpy_count: u64,
-    bytes_transferred: u64,
-}
-
 impl Devices {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let registry = Registry::new();
-        for name in [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())] {
-            let device = name.open().map_err(|error| Failure::Machine(error.to_string()))?;
-            registry.register(device);
+        for name in
+            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model(ioat_model::Version::V3_2)]
+        {
+            registry.register(name.open().map_err(machine)?);
         }
-        let rows: Vec<Row> = registry
-            .list()
-            .into_iter()
-            .map(|channel| Row {
-                name: channel.name.to_string(),
-                engine: channel.info.engine,
-                kind: channel.info.kind.as_str(),
-                version: channel.info.version,
-                caps: channel.info.capabilities.names().collect(),
-                in_use: channel.users > 0,
-                memcpy_count: channel.stats.memcpy_count(),
-                bytes_transferred: channel.stats.bytes_transferred(),
-            })
-            .collect();
+        let sysfs = Sysfs::new();
+        let functions = sysfs.functions().map_err(machine)?;
+        let mut unusable = Vec::new();
+        let mut usable = Vec::new();
+        for function in functions {
+            let found = Found::look(&sysfs, function);
+            match found.open() {
+                Ok(device) => {
+                    registry.register(device);
+                    usable.push(found);
+                }
+                Err(reasons) => unusable.push(Row::of_function(&found, reasons)),
+            }
+        }
+        let channels = registry.list().into_iter().map(|channel| {
+            let found = usable.iter().find(|found| found.engine() == channel.info.engine);
+            Row::of_channel(channel, found)
+        });
+        let rows: Vec<Row> = channels.chain(unusable).collect();
         if self.json {
-            crate::command::print_json(&rows);
-            return Ok(());
-        }
-        println!("{:<11} {:<11} {:<9} {:<8} capabilities", "channel", "engine", "kind", "version");
-        for row in rows {
-            let version = row.version.as_deref().unwrap_or("-");
-            let capabilities = row.caps.join(" ");
-            println!(
-                "{:<11} {:<11} {:<9} {version:<8} {capabilities}",
-                row.name, row.engine, row.kind
-            );
+            print_json(&rows);
+        } else {
+            row::print(&rows);
         }
         Ok(())
     }

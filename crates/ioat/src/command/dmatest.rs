@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use dmaengine::{
-    Arena, Channel, ChannelListing, OperationKind, Registry,
+    Arena, Channel, ChannelListing, FaultPlan, Faults, Layered, OperationKind, Registry,
     dmatest::{self, Params, Progress, Summary},
 };
 use indicatif::{MultiProgress, ProgressBar};
@@ -87,6 +87,10 @@ pub(crate) struct Dmatest {
     /// Where the random numbers begin: the same seed makes the same tests.
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    /// Inject faults between the engine and the test, on each channel: commas between the pieces
+    /// below. It shows what a failing engine looks like, and that dmatest notices.
+    #[arg(long, value_name = "PLAN")]
+    faults: Option<FaultPlan>,
     /// Print a line for tests that pass, too.
     #[arg(long)]
     verbose: bool,
@@ -102,6 +106,27 @@ const EXAMPLES: &str = "\
 Example: ioat dmatest --engine ioat-model --iterations 100000 --json
          ioat dmatest --engine threads:4 --op pq --pq-sources 8 --threads-per-chan 16
          ioat dmatest --engine cpu --engine threads --channel dma1chan0 --transfer-size 4K --norandom
+         ioat dmatest --engine threads --faults fail@1/100:write-error,lose@500 --timeout 100
+
+A PLAN of faults is a list of these:
+  fail@WHEN:STATUS         end with a status, such as write-error, read-error or bad-address, after
+                           having left garbage at the target
+  lose@WHEN                never end, until the channel is stopped
+  halt@WHEN[:STATUS]       end with a status (default: write-error) and halt: what is behind is aborted
+  vanish@WHEN[:STOPS]      the engine is gone, for ever or until it was stopped so often
+  full@WHEN                be refused as if the ring were full
+  delay@WHEN:DELAY         end late
+  delay=DELAY              all end late
+  reorder                  report ends in random order
+  poison                   fill targets with garbage first
+  partial                  failed copies report what has arrived
+  tidy                     failed operations leave no garbage
+  fence=FENCES             behind a failure a fenced one is done, not-attempted or either
+  stuck=TIMES              every stop of the channel fails so often first
+  seed=NUMBER              where the random numbers begin
+WHEN is K for the K-th operation, KxN for N operations from the K-th on, 1/N for one in N at random,
+1/NxM for M in a row, at random. A DELAY is a number of polls (3) or of later operations (3ops), or a
+time (20us, 3ms).
 
 Exit status: 0 all passed, 1 a test failed, 2 bad arguments, 3 the engine cannot do it.";
 
@@ -148,7 +173,11 @@ impl Dmatest {
         let params = self.params();
         let registry = Registry::new();
         for engine in &self.engines {
-            registry.register(engine.open().map_err(machine)?);
+            let device = engine.open().map_err(machine)?;
+            registry.register(match &self.faults {
+                Some(plan) => Arc::new(Layered::new(device, Faults::new(plan.clone()))),
+                None => device,
+            });
         }
         let chosen = self.choose(&registry.list())?;
         let arena = Arena::new(params.arena_len().saturating_mul(chosen.len())).map_err(machine)?;

@@ -13,16 +13,16 @@ use std::{
 
 use dmaengine::{Arena, DmaDevice, Kind, MapError};
 use ioat_model::{
+    InterruptStyle,
+    config_space::VENDOR_ID,
     in_process::{Bar, Config, Device},
-    registers::Width,
+    registers::{BAR_SIZE, Width},
 };
-use ioatdma::{IoatDevice, Options, Platform, ProbeError, Resources};
+use ioatdma::{Interrupts, IoatDevice, Options, Platform, ProbeError, Resources, pci};
 
 /// The engine's name.
 pub const NAME: &str = "ioat-model";
 
-/// The PCI device id that the model has: Skylake Xeon.
-const DEVICE_ID: u16 = 0x2021;
 /// Where arenas are mapped from. Not their process addresses: a driver that forgot to translate one
 /// would not be found out.
 const FIRST_IOVA: u64 = 1 << 32;
@@ -67,18 +67,26 @@ pub enum OpenError {
 ///
 /// See [`OpenError`].
 pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, OpenError> {
+    let interrupts = match config.model.interrupts {
+        InterruptStyle::Msix => Interrupts::MsiX { vectors: config.model.channels.into() },
+        InterruptStyle::Msi => Interrupts::Msi,
+        InterruptStyle::Intx => Interrupts::Intx,
+    };
+    let id = pci::Id { vendor: VENDOR_ID, device: config.model.version.device_id() };
     let device = Device::start(config)?;
     let bar = device.bar();
     let platform = Arc::new(ModelPlatform {
         device,
         bar: bar.clone(),
+        interrupts,
         arenas: Mutex::default(),
         next_iova: AtomicU64::new(FIRST_IOVA),
     });
     let resources = Resources {
         engine: NAME.to_owned(),
         kind: Kind::Model,
-        device_id: DEVICE_ID,
+        id,
+        numa_node: None,
         bar: Arc::new(ModelBar(bar)),
         platform,
     };
@@ -88,6 +96,10 @@ pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, Open
 struct ModelBar(Bar);
 
 impl ioatdma::Bar for ModelBar {
+    fn size(&self) -> u64 {
+        BAR_SIZE
+    }
+
     fn read8(&self, offset: u64) -> u8 {
         self.0.read(offset, Width::W8) as u8
     }
@@ -137,6 +149,7 @@ struct ModelPlatform {
     // Before the arenas: dropped first, so the device is gone when their memory goes.
     device: Device,
     bar: Bar,
+    interrupts: Interrupts,
     /// What the device can reach.
     arenas: Mutex<Vec<Arena>>,
     next_iova: AtomicU64,
@@ -161,17 +174,35 @@ unsafe impl Platform for ModelPlatform {
         Ok(iova)
     }
 
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.bar.interrupt(channel)
+    fn interrupts(&self) -> Interrupts {
+        self.interrupts
     }
 
-    // The model has no PCI configuration space.
-
-    fn config_read32(&self, _offset: u16) -> u32 {
-        0
+    fn vector(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.bar.interrupt(vector)
     }
 
-    fn config_write32(&self, _offset: u16, _value: u32) {}
+    fn unmask(&self) {
+        // As an interrupt controller does it: a line that is still high interrupts again.
+        if self.bar.intx()
+            && let Some(vector) = self.bar.interrupt(0)
+        {
+            // It fails only if the counter is full, and then the file is readable already.
+            let _ = rustix::io::write(vector, &1_u64.to_ne_bytes());
+        }
+    }
+
+    // The model's MSI-X table is for others: its vectors are eventfds, which no reset takes away.
+
+    fn config_read32(&self, offset: u16) -> u32 {
+        let mut bytes = [0; 4];
+        self.bar.config_read(offset.into(), &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn config_write32(&self, offset: u16, value: u32) {
+        self.bar.config_write(offset.into(), &value.to_le_bytes());
+    }
 
     fn cpu_time(&self) -> Option<Duration> {
         self.device.cpu_time().ok()

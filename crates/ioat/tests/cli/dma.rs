@@ -1,6 +1,6 @@
 //! `ioat devices` and `ioat dmatest`.
 
-use crate::{DONE, MACHINE, Running, USAGE, has_fields, ioat, json, refuses};
+use crate::{DONE, FAILED, MACHINE, Running, USAGE, has_fields, ioat, json, refuses};
 
 /// The engines that every machine has, and their kinds.
 const ENGINES: [(&str, &str); 3] =
@@ -23,12 +23,16 @@ fn devices_are_listed() {
                 "in_use",
                 "memcpy_count",
                 "bytes_transferred",
+                "usable",
+                "reasons",
+                "function",
             ],
         );
         assert_eq!((&row["engine"], &row["kind"]), (&engine.into(), &kind.into()));
         assert!(row["name"].as_str().unwrap().starts_with("dma"), "{row}");
         assert!(row["caps"].as_array().unwrap().contains(&"copy".into()), "{row}");
         assert_eq!((&row["in_use"], &row["memcpy_count"]), (&false.into(), &0.into()));
+        assert_eq!((&row["usable"], &row["function"]), (&true.into(), &().into()));
     }
     assert_eq!(rows[2]["version"], "3.2");
     let table = ioat(&["devices"]).output().unwrap();
@@ -152,6 +156,36 @@ fn dmatest_speaks_as_linux_does() {
         summary.starts_with("dmatest: dma0chan0-copy0: summary 3 tests, 0 failures "),
         "{summary}"
     );
+}
+
+#[test]
+fn dmatest_shows_and_counts_faults() {
+    let options = ["--engine", "threads", "--norandom", "--iterations", "20", "--timeout", "100"];
+    let plan = "fail@2:write-error,lose@5,halt@9:read-error,full@14";
+    let output = ioat(&["dmatest", "--json", "--faults", plan]).args(options).output().unwrap();
+    assert_eq!(output.status.code(), FAILED);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    let failed = |test, cause: &str, detail: &str| {
+        let place = "src_off=0x0 dst_off=0x0 len=0x4000";
+        format!("dmatest: dma0chan0-copy0: result #{test}: '{cause}' with {place}{detail}")
+    };
+    assert_eq!(lines[0], failed(2, "completion error status", " (write error at the target)"));
+    assert_eq!(lines[1], failed(5, "test timed out", ""));
+    assert_eq!(lines[2], failed(9, "completion error status", " (read error at the source)"));
+    // Brought back for the next test. What is refused is no operation of the plan's.
+    assert!(lines[3].starts_with(&failed(10, "submit error", " (the channel is down")), "{said}");
+    assert!(lines[4].starts_with(&failed(15, "submit error", " (the ring is full")), "{said}");
+    assert_eq!(lines[5..], ["ioat: tests failed (dma0chan0: 5): see above"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let row = &document["summary"][0];
+    assert_eq!((&row["tests"], &row["failures"]), (&20.into(), &5.into()));
+
+    // Each channel has its faults, and one that does not stop is given up.
+    let plan = ["--faults", "lose@1,stuck=1", "--engine", "cpu"];
+    let words = ["(dma0chan0: 1, and the channel does not stop; dma1chan0: 1, and the channel"];
+    refuses(ioat(&["dmatest"]).args(options).args(plan), FAILED, &words);
+    refuses(ioat(&["dmatest", "--faults", "fail@2"]).args(options), USAGE, &["--faults", "fail@2"]);
 }
 
 #[test]

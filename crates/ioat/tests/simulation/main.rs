@@ -76,7 +76,7 @@ fn with_copy_threads() {
 
 #[test]
 fn with_the_ioat_model() {
-    let counters = all_seeds(Some(EngineName::Model("3.2".into()).open().unwrap()));
+    let counters = all_seeds(Some(EngineName::Model(ioat_model::Version::V3_2).open().unwrap()));
     assert!(counters.bytes_by_engine > counters.bytes_by_cpu_total());
 }
 

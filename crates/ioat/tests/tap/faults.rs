@@ -38,7 +38,9 @@ pub(crate) fn an_engine_that_fails_under_a_stream_comes_back() {
         config.model.faults = config.model.faults.at(0, descriptor, fault);
     }
     let device = model::open(config, ioatdma::Options::default()).unwrap();
-    let host = Host::with_device(&host_config(EngineName::Model("3.2".into())), device).unwrap();
+    let host =
+        Host::with_device(&host_config(EngineName::Model(ioat_model::Version::V3_2)), device)
+            .unwrap();
     let host = configured(host);
     let (mut ours, mut kernels) = connected(&host);
     let sending = thread::spawn(move || send(&mut kernels, pattern, BYTES).unwrap());

@@ -62,7 +62,7 @@ const PIECE: usize = 256 << 10;
 
 const CPU: fn() -> EngineName = || EngineName::Cpu;
 const ENGINES: [fn() -> EngineName; 3] =
-    [CPU, || EngineName::Threads(1), || EngineName::Model("3.2".into())];
+    [CPU, || EngineName::Threads(1), || EngineName::Model(ioat_model::Version::V3_2)];
 
 fn host_config(engine: EngineName) -> HostConfig {
     HostConfig::new(INTERFACE, Ipv4Cidr { address: OURS, prefix_len: 24 }, engine)

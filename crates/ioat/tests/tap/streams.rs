@@ -135,7 +135,7 @@ pub(crate) fn many_connections_at_once_keep_their_bytes_apart() {
 pub(crate) fn memory_that_the_engine_cannot_reach_is_filled_by_the_cpu() {
     const BYTES: u64 = 10_000_001;
     let pattern = Pattern::new(3);
-    let host = host(EngineName::Model("3.2".into()));
+    let host = host(EngineName::Model(ioat_model::Version::V3_2));
     let (mut ours, mut kernels) = connected(&host);
     let sending = thread::spawn(move || send(&mut kernels, pattern, BYTES).unwrap());
     let mut outside = vec![0; PIECE];

@@ -7,7 +7,10 @@ use dmaengine::{
 };
 
 use super::{IoatChannel, Service};
-use crate::descriptor::{Control, Operation as Descriptor};
+use crate::{
+    descriptor::{Control, Operation as Descriptor},
+    ring::{Index, Slot},
+};
 
 impl IoatChannel {
     /// The usual case, in few instructions: a copy that fits one descriptor, from and to the arenas
@@ -68,43 +71,71 @@ impl IoatChannel {
         if self.service != Service::Up {
             return Err(SubmitError::ChannelDown);
         }
+        match *operation {
+            Operation::Memcpy { source, target, len } => {
+                let place = self.place(count, flags)?;
+                let source = Segment { address: source, len };
+                let target = SegmentMut { address: target, len };
+                self.write_copies(&[source], &[target], place)?;
+                Ok(self.enter_all(place, len))
+            }
+            Operation::MemcpySg { sources, targets } => {
+                let place = self.place(count, flags)?;
+                self.write_copies(sources, targets, place)?;
+                Ok(self.enter_all(place, operation.len()))
+            }
+            Operation::Memset { pattern, target, len } => {
+                let place = self.place(count, flags)?;
+                self.write_fills(pattern, target, len, place)?;
+                Ok(self.enter_all(place, len))
+            }
+            Operation::Xor { .. }
+            | Operation::XorVal { .. }
+            | Operation::Pq { .. }
+            | Operation::PqVal { .. } => self.submit_raid(operation, count, flags),
+        }
+    }
+
+    /// Where an operation of `count` descriptors goes.
+    pub(super) fn place(&self, count: usize, flags: Flags) -> Result<Place, SubmitError> {
+        let max = self.info.ring_size;
+        if count > max {
+            return Err(SubmitError::TooManyDescriptors { descriptors: count, max });
+        }
         if count > self.ring.space() {
             return Err(SubmitError::RingFull);
         }
         // Behind an empty ring there is nothing to wait for. What was issued can no longer be made
         // a fence; an empty descriptor then is one, in the slot that is kept for it.
-        let fence = flags.contains(Flags::FENCE) && !self.ring.is_empty();
-        let pending = self.ring.last_pending();
-        let first = self.ring.head() + u64::from(fence && pending.is_none());
-        let place = Place { first, last: first + count as u64 - 1, end: self.end(flags) };
-        match *operation {
-            Operation::Memcpy { source, target, len } => {
-                let source = Segment { address: source, len };
-                let target = SegmentMut { address: target, len };
-                self.write_copies(&[source], &[target], place)?;
-            }
-            Operation::MemcpySg { sources, targets } => {
-                self.write_copies(sources, targets, place)?;
-            }
-            Operation::Memset { pattern, target, len } => {
-                self.write_fills(pattern, target, len, place)?;
-            }
-            _ => return Err(SubmitError::Unsupported { operation: operation.kind() }),
-        }
-        if fence {
-            match pending {
-                Some(index) => self.descriptors.add(index, Control::FENCE),
-                None => {
-                    let index = self.ring.index(self.ring.head());
-                    self.descriptors.write(index, Descriptor::Null, Control::FENCE);
-                    self.ring.push_fence();
-                }
+        let fence = if !flags.contains(Flags::FENCE) || self.ring.is_empty() {
+            Fence::None
+        } else {
+            self.ring.last_pending().map_or(Fence::Own, Fence::Before)
+        };
+        let first = self.ring.head() + u64::from(fence == Fence::Own);
+        Ok(Place { fence, first, last: first + count as u64 - 1, end: self.end(flags) })
+    }
+
+    /// Makes the fence of an operation, all of whose descriptors stand.
+    pub(super) fn enter(&mut self, place: Place) {
+        match place.fence {
+            Fence::None => {}
+            Fence::Before(index) => self.descriptors.add(index, Control::FENCE),
+            Fence::Own => {
+                let index = self.ring.index(self.ring.head());
+                self.descriptors.write(index, Descriptor::Null, Control::FENCE);
+                self.ring.push_fence();
             }
         }
-        for _ in 1..count {
-            self.ring.push_part();
+    }
+
+    /// Makes an operation of `len` bytes, each of whose descriptors is a whole one, part of the ring.
+    fn enter_all(&mut self, place: Place, len: usize) -> Cookie {
+        self.enter(place);
+        for _ in place.first..place.last {
+            self.ring.push_part(Slot::empty());
         }
-        Ok(self.ring.push_last(operation.len()))
+        self.ring.push_last(len)
     }
 
     fn write_copies(
@@ -146,12 +177,24 @@ impl IoatChannel {
 }
 
 /// Where an operation's descriptors go.
-#[derive(Clone, Copy)]
-struct Place {
-    first: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    fence: Fence,
+    pub(super) first: u64,
     last: u64,
     /// What the last asks for.
-    end: Control,
+    pub(super) end: Control,
+}
+
+/// What makes an operation wait for those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fence {
+    /// It need not.
+    None,
+    /// A bit of the descriptor before.
+    Before(Index),
+    /// An empty descriptor of its own.
+    Own,
 }
 
 impl Place {

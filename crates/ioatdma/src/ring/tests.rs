@@ -4,9 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn ended(ring: &mut Ring, count: usize, status: Status) -> Vec<Completion> {
+fn ended(ring: &mut Ring, count: usize) -> Vec<Completion> {
     let mut reports = Vec::new();
-    ring.end(count, status, &mut |completion| reports.push(completion));
+    ring.end(count, |_| Mismatch::empty(), &mut |completion| reports.push(completion));
     reports
 }
 
@@ -20,7 +20,7 @@ fn ring(order: u8) -> Ring {
 /// Submits an operation of so many descriptors.
 fn push(ring: &mut Ring, descriptors: usize, len: usize) -> Cookie {
     for _ in 1..descriptors {
-        ring.push_part();
+        ring.push_part(Slot::empty());
     }
     ring.push_last(len)
 }
@@ -33,7 +33,7 @@ fn operations_get_all_but_the_reserved_slots() {
         push(&mut ring, 5, 1);
         assert_eq!(ring.space(), 0);
         ring.issue();
-        assert_eq!(ended(&mut ring, 5, Status::Success).len(), 1);
+        assert_eq!(ended(&mut ring, 5).len(), 1);
         ring.set_limit(2);
         assert_eq!(ring.space(), 3, "some are withheld");
         ring.set_limit(0);
@@ -52,7 +52,7 @@ fn what_is_no_operation_s_takes_the_slot_kept_for_it() {
     assert_eq!(ring.space(), 3);
     push(&mut ring, 3, 1);
     ring.issue();
-    assert_eq!(ended(&mut ring, 3, Status::Success).len(), 1);
+    assert_eq!(ended(&mut ring, 3).len(), 1);
     assert!(!ring.has_null());
     ring.set_limit(0);
     assert_eq!(ring.space(), 2);
@@ -75,7 +75,7 @@ fn a_fence_takes_a_slot_from_the_doorbell_on() {
     ring.issue();
     assert_eq!(ring.space(), 0);
     for (count, space) in [(0, 0), (1, 0), (1, 1), (1, 2)] {
-        ended(&mut ring, count, Status::Success);
+        ended(&mut ring, count);
         ring.set_limit(0);
         assert_eq!(ring.space(), space);
     }
@@ -96,12 +96,14 @@ fn dmacount_wraps_and_begins_again_with_a_chain() {
             ring.push_last(1);
         }
         expected = expected.wrapping_add(30_000);
-        assert_eq!(ring.issue(), expected);
-        assert_eq!(ended(&mut ring, 30_000, Status::Success).len(), 30_000);
+        ring.issue();
+        assert_eq!(ring.count(), expected);
+        assert_eq!(ended(&mut ring, 30_000).len(), 30_000);
     }
     ring.begin_chain();
     ring.push_null();
-    assert_eq!(ring.issue(), 1);
+    ring.issue();
+    assert_eq!(ring.count(), 1);
 }
 
 #[test]
@@ -111,11 +113,11 @@ fn an_operation_ends_with_its_last_piece() {
     ring.push_null();
     push(&mut ring, 1, 1);
     ring.issue();
-    assert!(ended(&mut ring, 2, Status::Success).is_empty());
+    assert!(ended(&mut ring, 2).is_empty());
     let completion = Completion::success;
-    assert_eq!(ended(&mut ring, 1, Status::Success), [completion(Cookie::FIRST, 300)]);
-    assert!(ended(&mut ring, 1, Status::Success).is_empty());
-    assert_eq!(ended(&mut ring, 1, Status::Success), [completion(Cookie::FIRST.next(), 1)]);
+    assert_eq!(ended(&mut ring, 1), [completion(Cookie::FIRST, 300)]);
+    assert!(ended(&mut ring, 1).is_empty());
+    assert_eq!(ended(&mut ring, 1), [completion(Cookie::FIRST.next(), 1)]);
 }
 
 #[test]
@@ -128,7 +130,7 @@ fn a_failed_piece_fails_its_operation_only() {
     push(&mut ring, 1, 5);
     let mut statuses = Vec::new();
     let mut report = |completion: Completion| statuses.push((completion.status, completion.bytes));
-    ring.end(2, Status::Success, &mut report);
+    ring.end(2, |_| Mismatch::empty(), &mut report);
     ring.end_operation(Status::ReadError, &mut report);
     ring.end_all(Status::Aborted, &mut report);
     let expected =
@@ -150,7 +152,7 @@ fn cookies_wrap() {
     ring.push_null();
     ring.issue();
     assert!(ring.has_operation() && ring.has_issued_operation());
-    let reports = ended(&mut ring, 3, Status::Success);
+    let reports = ended(&mut ring, 3);
     assert!(reports.iter().map(|completion| completion.cookie).eq(cookies));
     assert!(!ring.has_operation() && !ring.has_issued_operation());
     assert_eq!(push(&mut ring, 2, 1), Cookie::new(2));
@@ -179,7 +181,7 @@ fn completed_indices_outside_what_is_in_flight_mean_nothing() {
     ring.push_last(1);
     assert_eq!([0, 1, 2].map(|index| ring.ended_at(index)), [1, 2, 3]);
     assert_eq!([3, 4, 7].map(|index| ring.ended_at(index)), [0, 0, 0]);
-    ended(&mut ring, 3, Status::Success);
+    ended(&mut ring, 3);
     assert_eq!(ring.ended_at(2), 0, "reported already");
 }
 
@@ -194,8 +196,94 @@ fn knows_what_there_is_to_wait_for() {
     assert_eq!(ring.last_pending(), Some(Index(1)));
     ring.issue();
     assert!(ring.has_issued_operation());
-    ended(&mut ring, 2, Status::Success);
+    ended(&mut ring, 2);
     assert!(!ring.has_issued_operation() && !ring.has_operation() && !ring.has_null());
+}
+
+/// Submits a check of two descriptors, each with an extension, and a trailing empty one.
+fn push_check(ring: &mut Ring, len: usize) -> Cookie {
+    for flags in [Slot::CHECK, Slot::EXTENSION, Slot::CHECK, Slot::EXTENSION] {
+        ring.push_part(flags);
+    }
+    ring.push_last_as(Slot::empty(), len)
+}
+
+/// The device names the first half only.
+#[test]
+fn an_extension_ends_with_the_half_before() {
+    let mut ring = ring(4);
+    push(&mut ring, 1, 1);
+    ring.push_part(Slot::empty());
+    assert_eq!(ring.last_pending(), Some(Index(1)));
+    ring.push_last_as(Slot::EXTENSION, 7);
+    assert_eq!(ring.last_pending(), Some(Index(1)), "what has a control word");
+    ring.issue();
+    push(&mut ring, 1, 1);
+    assert_eq!([0, 1, 2, 3].map(|index| ring.ended_at(index)), [1, 3, 3, 0]);
+    let reports = ended(&mut ring, 3);
+    assert_eq!(reports.last(), Some(&Completion::success(Cookie::FIRST.next(), 7)));
+}
+
+#[test]
+fn a_check_ends_with_all_that_its_parts_have_found() {
+    for (found, status) in [
+        ([Mismatch::empty(), Mismatch::empty()], Status::Success),
+        ([Mismatch::P, Mismatch::empty()], Status::MismatchP),
+        ([Mismatch::empty(), Mismatch::Q], Status::MismatchQ),
+        ([Mismatch::Q, Mismatch::P], Status::MismatchPq),
+    ] {
+        let mut ring = ring(4);
+        push_check(&mut ring, 5);
+        push(&mut ring, 1, 1);
+        ring.issue();
+        let mut reports = Vec::new();
+        // By what is written to the descriptors ...
+        let verdict = |index: Index| found[index.get() / 2];
+        ring.end(6, verdict, &mut |completion| reports.push(completion));
+        // ... and by halts.
+        push_check(&mut ring, 5);
+        push(&mut ring, 1, 1);
+        ring.issue();
+        for found in found {
+            assert!(ring.oldest_is_check());
+            ring.end_check(found, &mut |completion| reports.push(completion));
+        }
+        assert!(!ring.oldest_is_check());
+        ring.end(2, |_| Mismatch::empty(), &mut |completion| reports.push(completion));
+        let statuses: Vec<_> = reports.iter().map(|completion| completion.status).collect();
+        assert_eq!(statuses, [status, Status::Success, status, Status::Success]);
+        assert!(reports.iter().step_by(2).all(|completion| completion.bytes == 5));
+    }
+}
+
+#[test]
+fn a_failure_behind_a_mismatch_is_a_failure_and_leaves_nothing_behind() {
+    let mut ring = ring(4);
+    push_check(&mut ring, 5);
+    push(&mut ring, 1, 1);
+    ring.issue();
+    let mut statuses = Vec::new();
+    let mut report = |completion: Completion| statuses.push(completion.status);
+    ring.end_check(Mismatch::P, &mut report);
+    ring.end_operation(Status::ReadError, &mut report);
+    ring.end(1, |_| Mismatch::empty(), &mut report);
+    assert_eq!(statuses, [Status::ReadError, Status::Success]);
+}
+
+/// What was issued is the chain then, what was not waits for its doorbell.
+#[test]
+fn a_chain_begins_again_with_what_is_in_flight() {
+    let mut ring = ring(4);
+    push(&mut ring, 3, 1);
+    push(&mut ring, 2, 2);
+    ring.issue();
+    push(&mut ring, 1, 3);
+    ring.end_operation(Status::TimedOut, &mut |_| {});
+    ring.begin_chain();
+    assert_eq!((ring.count(), ring.issued()), (2, 3..5));
+    ring.issue();
+    assert_eq!(ring.count(), 3);
+    assert_eq!(ended(&mut ring, 3).len(), 2);
 }
 
 proptest! {
@@ -222,14 +310,15 @@ proptest! {
                         }
                         *issued = true;
                     }
-                    prop_assert_eq!(ring.issue(), expected_count);
+                    ring.issue();
+                    prop_assert_eq!(ring.count(), expected_count);
                 }
                 3 => {
                     if let Some((pieces, cookie, true)) = oracle.front().copied() {
                         let used: usize = oracle.iter().map(|(pieces, ..)| pieces).sum();
                         let last = ring.head() - used as u64 + pieces as u64 - 1;
                         prop_assert_eq!(ring.ended_at(ring.index(last).get()), pieces);
-                        let reports = ended(&mut ring, pieces, Status::Success);
+                        let reports = ended(&mut ring, pieces);
                         prop_assert_eq!(reports.len(), 1);
                         prop_assert_eq!(reports[0].cookie.get(), cookie);
                         prop_assert_eq!(reports[0].bytes, pieces * 100);

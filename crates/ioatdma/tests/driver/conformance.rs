@@ -6,16 +6,23 @@ use dmaengine::{
     Arena, ChannelInfo, Completion, Cookie, DmaChannel, DmaDevice, Flags, Operation, Stuck,
     SubmitError, conformance, dmatest,
 };
-use ioat_model::{Config, Fault, Faults, Stepped, registers::ChanErr};
-use ioatdma::{Completions, IoatDevice, Options};
+use ioat_model::{
+    Config, Fault, Faults, Stepped,
+    registers::{ChanErr, DmaCapability},
+};
+use ioatdma::{Behind, Completions, IoatDevice, OnIncident, Options};
 
 use crate::{
     failing::{Failing, STATUSES},
     machine::{Host, Shell, Threaded},
+    versions,
 };
 
 fn device<S: Shell>(config: Config, options: Options) -> (IoatDevice, Arc<Host<S>>, Arena) {
     let host = Host::new(config);
+    // Shown if the test fails.
+    let on_incident: Arc<OnIncident> = Arc::new(|incident| println!("{incident}"));
+    let options = Options { on_incident: Some(on_incident), ..options };
     let device = host.probe(options).expect("a good device");
     let arena = Arena::new(conformance::ARENA_LEN).expect("memory");
     device.map(&arena).expect("room");
@@ -30,13 +37,40 @@ fn configurations() -> [(Config, Options); 3] {
     [
         (small, options),
         (Config::default(), per_batch),
-        (Config { block_fill: false, ..Config::default() }, Options::default()),
+        (
+            Config { capability: Some(DmaCapability::empty()), ..Config::default() },
+            Options::default(),
+        ),
     ]
+}
+
+/// As [`configurations`], every version in turn.
+fn every_version() -> impl Iterator<Item = (&'static str, Config, Options)> {
+    let cases = versions::all().into_iter().zip([12, 20, 16].into_iter().cycle());
+    cases.enumerate().map(|(index, ((name, config), xfercap))| {
+        let completions =
+            if index % 2 == 0 { Completions::PerOperation } else { Completions::PerBatch };
+        let ring_order = [6, 8][index % 2];
+        (
+            name,
+            Config { xfercap, ..config },
+            Options { completions, ring_order, ..Options::default() },
+        )
+    })
 }
 
 #[test]
 fn on_its_own_thread() {
     for (config, options) in configurations() {
+        let (device, _host, arena) = device::<Threaded>(config, options);
+        conformance::all(|| device.request_channel(0).expect("free"), &arena);
+    }
+}
+
+#[test]
+fn on_its_own_thread_in_every_version() {
+    for (name, config, options) in every_version() {
+        println!("{name}");
         let (device, _host, arena) = device::<Threaded>(config, options);
         conformance::all(|| device.request_channel(0).expect("free"), &arena);
     }
@@ -88,7 +122,8 @@ unsafe impl DmaChannel for Moving {
 
 #[test]
 fn stepped() {
-    for (config, options) in configurations() {
+    for (name, config, options) in every_version() {
+        println!("{name}");
         let (device, host, arena) = device::<Stepped>(config, options);
         let fresh = || {
             let channel = device.request_channel(0).expect("free");
@@ -101,7 +136,10 @@ fn stepped() {
 /// With a device that works by itself, for the usual ways to report completions.
 #[test]
 fn errors() {
-    for (config, options) in configurations() {
+    let behind = [Behind::Abort, Behind::Retry].into_iter().cycle();
+    for ((name, config, options), behind) in every_version().zip(behind) {
+        println!("{name}, {behind:?}");
+        let options = Options { behind, ..options };
         let (device, host, arena) = device::<Threaded>(config, options);
         let failing = |failures: &[conformance::Failure]| {
             let channel = device.request_channel(0).expect("free");
@@ -114,19 +152,29 @@ fn errors() {
 
 #[test]
 fn dmatest_finds_nothing() {
-    let (device, _host, arena) = device::<Threaded>(Config::default(), Options::default());
-    for operation in [dmatest::Operation::Memcpy, dmatest::Operation::Memset] {
-        for polled in [false, true] {
-            let params = dmatest::Params {
-                operation,
-                iterations: 1000,
-                threads_per_chan: 4,
-                polled,
-                ..dmatest::Params::default()
-            };
-            let channel = device.request_channel(0).expect("free");
-            let summary = dmatest::run(channel, &arena, &params, |_| ()).expect("runs");
-            assert_eq!((summary.tests, summary.failures), (4000, 0), "{summary}");
+    for (name, config, options) in every_version() {
+        let (device, _host, arena) = device::<Threaded>(config, options);
+        for operation in [
+            dmatest::Operation::Memcpy,
+            dmatest::Operation::Memset,
+            dmatest::Operation::Xor,
+            dmatest::Operation::Pq,
+        ] {
+            if !device.channels()[0].capabilities.contains(operation.kind().capability()) {
+                continue;
+            }
+            for polled in [false, true] {
+                let params = dmatest::Params {
+                    operation,
+                    iterations: 100,
+                    threads_per_chan: 4,
+                    polled,
+                    ..dmatest::Params::default()
+                };
+                let channel = device.request_channel(0).expect("free");
+                let summary = dmatest::run(channel, &arena, &params, |_| ()).expect("runs");
+                assert_eq!((summary.tests, summary.failures), (400, 0), "{name}: {summary}");
+            }
         }
     }
 }

@@ -27,8 +27,9 @@ pub(crate) const STATUSES: [Status; 3] =
 
 /// A bus address that no arena has.
 const NOWHERE: u64 = 1 << 50;
-/// CHAINADDR of channel 0.
+/// CHAINADDR of channel 0, and where it is in version 1.
 const CHAINADDR: u64 = 0x90;
+const CHAINADDR_V1: u64 = 0x8c;
 
 /// Channel 0 of a device; copies, by the number of their submission, end with other statuses.
 pub(crate) struct Failing<S> {
@@ -36,6 +37,9 @@ pub(crate) struct Failing<S> {
     host: Arc<Host<S>>,
     plan: Vec<(u64, Status)>,
     submitted: u64,
+    /// The bus address of the ring: a fresh channel's chain begins in its first slot.
+    ring: u64,
+    slots: u64,
 }
 
 impl<S: Shell> Failing<S> {
@@ -44,20 +48,24 @@ impl<S: Shell> Failing<S> {
         host: &Arc<Host<S>>,
         plan: impl IntoIterator<Item = (u64, Status)>,
     ) -> Self {
-        Self { channel, host: Arc::clone(host), plan: plan.into_iter().collect(), submitted: 0 }
+        let version_1 = channel.info().version.as_deref() == Some("1.2");
+        let register = if version_1 { CHAINADDR_V1 } else { CHAINADDR };
+        let half = |offset| u64::from(host.read32(register + offset));
+        // Three slots are not for operations.
+        let slots = channel.info().ring_size as u64 + 3;
+        let (ring, plan) = (half(4) << 32 | half(0), plan.into_iter().collect());
+        Self { channel, host: Arc::clone(host), plan, submitted: 0, ring, slots }
     }
 
     /// Spoils the descriptors that write to `target`. Of those that are yet to be processed there is
     /// one, because a target belongs to one operation.
     fn spoil(&self, target: *const u8, status: Status) {
-        let first = self.host.read64(CHAINADDR);
-        let mut at = first;
-        loop {
-            let words = self.host.memory(at).cast::<u64>();
+        for slot in 0..self.slots {
+            let words = self.host.memory(self.ring + slot * 64).cast::<u64>();
             // SAFETY: a descriptor of the ring, in an arena that the host keeps. The device reads it
             // at the same time at most, and by atomics, as the driver does.
-            let [head, source, to, next] =
-                [0, 1, 2, 3].map(|word| unsafe { AtomicU64::from_ptr(words.add(word)) });
+            let [head, source, to] =
+                [0, 1, 2].map(|word| unsafe { AtomicU64::from_ptr(words.add(word)) });
             // Relaxed, all: the driver's doorbell orders them.
             let to = to.load(Ordering::Relaxed);
             if to != 0 && self.host.memory(to).cast_const() == target {
@@ -69,10 +77,6 @@ impl<S: Shell> Failing<S> {
                     Status::BadDescriptor => head.store(old | 1 << (32 + 23), Ordering::Relaxed),
                     other => panic!("no descriptor ends with: {other}"),
                 }
-            }
-            at = next.load(Ordering::Relaxed);
-            if at == first {
-                return;
             }
         }
     }

@@ -85,11 +85,11 @@ fn a_halt_at_any_piece_fails_the_whole_operation() {
 fn a_halt_is_told_by_name() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let listener = Arc::clone(&heard);
-    let on_halt: Arc<ioatdma::OnHalt> =
-        Arc::new(move |halt| listener.lock().expect("no panic").push(halt.to_string()));
+    let on_incident: Arc<ioatdma::OnIncident> =
+        Arc::new(move |incident| listener.lock().expect("no panic").push(incident.to_string()));
     let fault = Fault::Error(ChanErr::READ_DATA | ChanErr::LENGTH);
     let config = Config { faults: Faults::none().at(0, FIRST, fault), ..Config::default() };
-    let options = Options { on_halt: Some(on_halt), ..Options::default() };
+    let options = Options { on_incident: Some(on_incident), ..Options::default() };
     let mut rig = Rig::<Stepped>::new(config, options);
     rig.submit(0, 10);
     rig.queue.issue_pending();
@@ -104,9 +104,12 @@ fn memory_that_the_device_cannot_reach_is_a_bad_address() {
     // SAFETY: as the host, but the second and later arenas get IOVAs that reach nothing.
     unsafe impl ioatdma::Platform for Forgetful {
         fn map(&self, arena: &dmaengine::Arena) -> Result<u64, dmaengine::MapError> {
-            if arena.len() < 4 << 20 { self.0.map(arena) } else { Ok(1 << 50) }
+            if arena.len() != 4 << 20 { self.0.map(arena) } else { Ok(1 << 50) }
         }
-        fn interrupt(&self, _: usize) -> Option<std::os::fd::BorrowedFd<'_>> {
+        fn interrupts(&self) -> ioatdma::Interrupts {
+            ioatdma::Interrupts::None
+        }
+        fn vector(&self, _: usize) -> Option<std::os::fd::BorrowedFd<'_>> {
             None
         }
         fn config_read32(&self, _: u16) -> u32 {

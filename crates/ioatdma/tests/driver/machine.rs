@@ -4,32 +4,43 @@ use std::{
     os::fd::BorrowedFd,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use dmaengine::{Arena, Kind, MapError};
-use ioat_model::{Config, Stepped, in_process, registers::Width};
-use ioatdma::{Bar, IoatDevice, Options, Platform, ProbeError, Resources};
+use dmaengine::{Arena, DmaDevice, Kind, MapError};
+use ioat_model::{
+    Config, InterruptStyle, Stepped, in_process,
+    registers::{BAR_SIZE, Width},
+};
+use ioatdma::{Bar, Interrupts, IoatDevice, Options, Platform, ProbeError, Resources, pci};
+
+const MICROSECOND: Duration = Duration::from_micros(1);
 
 /// A shell around the model.
 pub(crate) trait Shell: Send + Sync + 'static {
     fn new(config: Config) -> Self;
     fn read(&self, offset: u64, width: Width) -> u64;
     fn write(&self, offset: u64, width: Width, value: u64);
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>>;
+    fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>>;
+    fn intx(&self) -> bool;
+    fn config_read(&self, offset: u64, bytes: &mut [u8]);
+    fn config_write(&self, offset: u64, bytes: &[u8]);
     /// # Safety
     ///
     /// The memory stays until the shell has been dropped.
     unsafe fn map(&self, iova: u64, memory: *mut u8, len: usize);
     /// Lets time pass.
     fn pass(&self, duration: Duration);
+    /// The time.
+    fn now(&self) -> Duration;
 }
 
 /// The model on its own thread.
 pub(crate) struct Threaded {
     bar: in_process::Bar,
+    started: Instant,
     /// Taken out to pull the device.
     pub(crate) device: Mutex<Option<in_process::Device>>,
 }
@@ -37,7 +48,8 @@ pub(crate) struct Threaded {
 impl Threaded {
     pub(crate) fn start(config: in_process::Config) -> Self {
         let device = in_process::Device::start(config).expect("a thread");
-        Self { bar: device.bar(), device: Mutex::new(Some(device)) }
+        let (bar, started) = (device.bar(), Instant::now());
+        Self { bar, started, device: Mutex::new(Some(device)) }
     }
 }
 
@@ -54,8 +66,20 @@ impl Shell for Threaded {
         self.bar.write(offset, width, value);
     }
 
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.bar.interrupt(channel)
+    fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.bar.interrupt(vector)
+    }
+
+    fn intx(&self) -> bool {
+        self.bar.intx()
+    }
+
+    fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        self.bar.config_read(offset, bytes);
+    }
+
+    fn config_write(&self, offset: u64, bytes: &[u8]) {
+        self.bar.config_write(offset, bytes);
     }
 
     unsafe fn map(&self, iova: u64, memory: *mut u8, len: usize) {
@@ -68,6 +92,10 @@ impl Shell for Threaded {
         while start.elapsed() < duration {
             std::thread::yield_now();
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 
@@ -84,8 +112,20 @@ impl Shell for Stepped {
         Self::write(self, offset, width, value);
     }
 
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        Self::interrupt(self, channel)
+    fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        Self::interrupt(self, vector)
+    }
+
+    fn intx(&self) -> bool {
+        Self::intx(self)
+    }
+
+    fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        Self::config_read(self, offset, bytes);
+    }
+
+    fn config_write(&self, offset: u64, bytes: &[u8]) {
+        Self::config_write(self, offset, bytes);
     }
 
     unsafe fn map(&self, iova: u64, memory: *mut u8, len: usize) {
@@ -95,11 +135,81 @@ impl Shell for Stepped {
 
     /// A descriptor a microsecond.
     fn pass(&self, duration: Duration) {
-        for _ in 0..duration.as_micros() {
-            if !self.step() {
-                break;
-            }
+        let mut left = duration;
+        while left >= MICROSECOND && self.step() {
+            Self::pass(self, MICROSECOND);
+            left -= MICROSECOND;
         }
+        Self::pass(self, left);
+    }
+
+    fn now(&self) -> Duration {
+        Self::now(self)
+    }
+}
+
+/// A stepped model that counts its descriptors.
+pub(crate) struct Counted {
+    stepped: Stepped,
+    steps: AtomicU64,
+}
+
+impl Counted {
+    /// How many descriptors of channel 0 a device like this has processed when its first owner gets
+    /// it: those of the self test, and the owner's start. Faults are ordered by that.
+    pub(crate) fn first(config: &Config) -> u64 {
+        let faults = ioat_model::Faults::none();
+        let host = Host::<Self>::new(Config { faults, ..config.clone() });
+        let device = host.probe(Options::default()).expect("a good device");
+        let _channel = device.request_channel(0).expect("free");
+        host.shell.steps.load(Ordering::Relaxed)
+    }
+}
+
+impl Shell for Counted {
+    fn new(config: Config) -> Self {
+        let stepped = Stepped::new(config).expect("eventfd");
+        Self { stepped, steps: AtomicU64::new(0) }
+    }
+
+    fn read(&self, offset: u64, width: Width) -> u64 {
+        self.stepped.read(offset, width)
+    }
+
+    fn write(&self, offset: u64, width: Width, value: u64) {
+        self.stepped.write(offset, width, value);
+    }
+
+    fn interrupt(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.stepped.interrupt(vector)
+    }
+
+    fn intx(&self) -> bool {
+        self.stepped.intx()
+    }
+
+    fn config_read(&self, offset: u64, bytes: &mut [u8]) {
+        self.stepped.config_read(offset, bytes);
+    }
+
+    fn config_write(&self, offset: u64, bytes: &[u8]) {
+        self.stepped.config_write(offset, bytes);
+    }
+
+    unsafe fn map(&self, iova: u64, memory: *mut u8, len: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.stepped.map(iova, memory, len) }.expect("aligned");
+    }
+
+    fn pass(&self, duration: Duration) {
+        while self.stepped.step() {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+        }
+        self.stepped.pass(duration);
+    }
+
+    fn now(&self) -> Duration {
+        self.stepped.now()
     }
 }
 
@@ -110,22 +220,43 @@ pub(crate) struct Host<S> {
     /// With the IOVA of the first byte.
     arenas: Mutex<Vec<(u64, Arena)>>,
     next_iova: AtomicU64,
+    pub(crate) interrupts: Interrupts,
+    /// The PCI function's id, from configuration space.
+    pub(crate) id: pci::Id,
+    /// How often the vectors were set up anew.
+    pub(crate) restored: AtomicUsize,
 }
 
 impl<S: Shell> Host<S> {
     pub(crate) fn new(config: Config) -> Arc<Self> {
-        Self::with_shell(S::new(config))
+        let interrupts = match config.interrupts {
+            InterruptStyle::Msix => Interrupts::MsiX { vectors: config.channels.into() },
+            InterruptStyle::Msi => Interrupts::Msi,
+            InterruptStyle::Intx => Interrupts::Intx,
+        };
+        Self::with_shell(S::new(config), interrupts)
     }
 
-    pub(crate) fn with_shell(shell: S) -> Arc<Self> {
-        Arc::new(Self { shell, arenas: Mutex::default(), next_iova: AtomicU64::new(1 << 32) })
+    pub(crate) fn with_shell(shell: S, interrupts: Interrupts) -> Arc<Self> {
+        let mut ids = [0; 4];
+        shell.config_read(0, &mut ids);
+        let [vendor, device] = [[ids[0], ids[1]], [ids[2], ids[3]]].map(u16::from_le_bytes);
+        Arc::new(Self {
+            shell,
+            arenas: Mutex::default(),
+            next_iova: AtomicU64::new(1 << 32),
+            interrupts,
+            id: pci::Id { vendor, device },
+            restored: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn resources(self: &Arc<Self>) -> Resources {
         Resources {
             engine: "ioat-model".to_owned(),
             kind: Kind::Model,
-            device_id: 0x2021,
+            id: self.id,
+            numa_node: None,
             bar: Arc::clone(self) as _,
             platform: Arc::clone(self) as _,
         }
@@ -149,6 +280,9 @@ impl<S> Host<S> {
 }
 
 impl<S: Shell> Bar for Host<S> {
+    fn size(&self) -> u64 {
+        BAR_SIZE
+    }
     fn read8(&self, offset: u64) -> u8 {
         self.shell.read(offset, Width::W8) as u8
     }
@@ -176,6 +310,9 @@ impl<S: Shell> Bar for Host<S> {
     fn delay(&self, duration: Duration) {
         self.shell.pass(duration);
     }
+    fn now(&self) -> Duration {
+        self.shell.now()
+    }
 }
 
 // SAFETY: `map` maps the arena at IOVAs of its own and keeps a handle, which is dropped after the
@@ -191,15 +328,36 @@ unsafe impl<S: Shell> Platform for Host<S> {
         Ok(iova)
     }
 
-    fn interrupt(&self, channel: usize) -> Option<BorrowedFd<'_>> {
-        self.shell.interrupt(channel)
+    fn interrupts(&self) -> Interrupts {
+        self.interrupts
     }
 
-    fn config_read32(&self, _: u16) -> u32 {
-        0
+    fn vector(&self, vector: usize) -> Option<BorrowedFd<'_>> {
+        self.shell.interrupt(vector)
     }
 
-    fn config_write32(&self, _: u16, _: u32) {}
+    /// As VFIO does it: if the line is still high, it interrupts again.
+    fn unmask(&self) {
+        if self.shell.intx()
+            && let Some(vector) = self.shell.interrupt(0)
+        {
+            rustix::io::write(vector, &1_u64.to_ne_bytes()).expect("the counter is not full");
+        }
+    }
+
+    fn restore_vectors(&self) {
+        self.restored.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn config_read32(&self, offset: u16) -> u32 {
+        let mut bytes = [0; 4];
+        self.shell.config_read(offset.into(), &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn config_write32(&self, offset: u16, value: u32) {
+        self.shell.config_write(offset.into(), &value.to_le_bytes());
+    }
 }
 
 impl<S> std::fmt::Debug for Host<S> {

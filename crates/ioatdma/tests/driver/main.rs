@@ -1,13 +1,19 @@
 //! The driver on the device model: on its own thread as the device would be, and stepped, where the
 //! test decides what happens when.
 
+mod bus;
 mod conformance;
 mod copies;
 mod events;
 mod failing;
 mod halts;
+mod interrupts;
+mod lying;
 mod machine;
 mod operations;
+mod parity;
 mod probe;
+mod recovery;
 mod rig;
 mod submission;
+mod versions;

@@ -32,6 +32,7 @@ fn is_found(defect: Defect, words: &str, change: impl Fn(&mut Toys)) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_bytes() {
     for defect in [
         Defect::OneByteMore,
@@ -50,6 +51,7 @@ fn wrong_bytes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_reports() {
     is_found(Defect::ReportsTwice, "twice", |_| ());
     is_found(Defect::Loses, "operations were lost", |_| ());
@@ -66,6 +68,7 @@ fn wrong_reports() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_times() {
     is_found(Defect::MovesBeforeTheDoorbell, "that was not issued", |_| ());
     is_found(Defect::EndsBeforeTheDoorbell, "ended that was not issued", |_| ());
@@ -78,6 +81,7 @@ fn wrong_times() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_space() {
     is_found(Defect::LeaksSpace, "the space of an idle channel", |_| ());
     is_found(Defect::TakesTooMuchSpace, "space taken by memset", |_| ());
@@ -87,6 +91,7 @@ fn wrong_space() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_refusals() {
     is_found(Defect::TakesOverlaps, "was taken; it should be refused", |_| ());
     is_found(Defect::RefusesFences, "is allowed, but", |_| ());
@@ -100,6 +105,7 @@ fn wrong_refusals() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_events_and_stops() {
     is_found(Defect::NoEvent, "the event did not come", |_| ());
     is_found(Defect::ArmsWithNothingInFlight, "nothing is in flight", |_| ());
@@ -109,6 +115,7 @@ fn wrong_events_and_stops() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn what_one_client_does_to_another() {
     let arena = Arena::new(ARENA_LEN).unwrap();
     let mut toys = Toys::new(&arena);
@@ -120,6 +127,7 @@ fn what_one_client_does_to_another() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn wrong_failures() {
     use AfterFailure::{Abort, DoNotAttempt, GoDown, GoOn};
     let statuses = [Status::ReadError, Status::NotAttempted];

@@ -2,6 +2,7 @@ use super::*;
 use crate::{Queue, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+const ROUNDS: u64 = if cfg!(miri) { 20 } else { 2000 };
 
 fn queue(options: ThreadsOptions) -> Queue<Vec<u8>, Vec<u8>, usize> {
     Queue::new(ThreadsDevice::with_options(options).request_channel(0).unwrap())
@@ -11,7 +12,7 @@ fn queue(options: ThreadsOptions) -> Queue<Vec<u8>, Vec<u8>, usize> {
 fn copies_with_and_without_sleep_in_between() {
     for spin in [Duration::ZERO, Duration::from_micros(50)] {
         let mut queue = queue(ThreadsOptions { spin, ..ThreadsOptions::default() });
-        for round in 0..2000 {
+        for round in 0..ROUNDS {
             for index in 0..4 {
                 queue
                     .copy(vec![round as u8; 1 + 100 * index], vec![0; 1 + 100 * index], index)
@@ -26,7 +27,7 @@ fn copies_with_and_without_sleep_in_between() {
                 .unwrap();
             assert_eq!(expected.next(), None);
         }
-        assert_eq!(queue.stats().completed(), 8000);
+        assert_eq!(queue.stats().completed(), 4 * ROUNDS);
     }
 }
 
@@ -47,6 +48,7 @@ fn channels_are_exclusive_and_free_after_drop() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no poll")]
 fn a_blocked_wait_is_woken_by_the_event() {
     let mut queue = queue(ThreadsOptions::default());
     // Long enough for the wait to block.
@@ -102,6 +104,7 @@ fn terminate_in_time_or_stuck_then_well_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no clocks of threads")]
 fn cpu_time_is_counted_and_kept() {
     let device = ThreadsDevice::new(2);
     assert_eq!(device.cpu_time(), Some(Duration::ZERO));
@@ -129,6 +132,7 @@ fn dropping_a_busy_channel_joins_its_worker() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no poll")]
 fn an_event_that_comes_late_is_cleared_by_the_next_arm() {
     let device = ThreadsDevice::new(1);
     let lane = device.lanes.take(0).unwrap();

@@ -134,7 +134,8 @@ impl Dma {
         if !self.engines.is_empty() {
             return self.engines.clone();
         }
-        let ours = [EngineName::Cpu, EngineName::Threads(1), EngineName::Model("3.2".into())];
+        let ours =
+            [EngineName::Cpu, EngineName::Threads(1), EngineName::Model(ioat_model::Version::V3_2)];
         ours.into_iter().map(BenchEngine::Ours).chain([BenchEngine::Dpdk]).collect()
     }
 

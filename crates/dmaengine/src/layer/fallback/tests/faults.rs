@@ -247,6 +247,7 @@ fn impatient() -> FallbackOptions {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no timers")]
 fn who_waits_for_an_event_is_woken_when_the_engine_never_will() {
     let info =
         ChannelInfo { capabilities: Capabilities::MEMCPY | Capabilities::INTERRUPT, ..plain() };

@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, Ordering, Status, SubmitError};
 
+const CASES: u32 = if cfg!(miri) { 4 } else { 1000 };
+const STEPS: usize = if cfg!(miri) { 100 } else { 1000 };
 /// Cells in play: few, so that operations meet in them.
 const PLAY: usize = 12;
 
@@ -210,7 +212,7 @@ impl Run {
             (state.stuck, state.works, state.refuse) = (false, true, None);
         }
         self.rig.channel.issue_pending();
-        for _ in 0..1000 {
+        for _ in 0..if cfg!(miri) { 50 } else { 1000 } {
             self.poll(false);
             self.rig.pass(Duration::from_millis(100));
         }
@@ -230,13 +232,13 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn everything_ends_once_as_if_done_in_order(
         in_order in any::<bool>(),
         ring_size in 1..6_usize,
-        steps in prop::collection::vec(step(), 0..1000),
+        steps in prop::collection::vec(step(), 0..STEPS),
     ) {
         let ordering = if in_order { Ordering::InOrder } else { Ordering::OutOfOrder };
         let rig = Rig::new(ChannelInfo { ordering, ring_size, ..plain() });

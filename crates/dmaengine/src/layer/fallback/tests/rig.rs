@@ -39,7 +39,7 @@ impl Rig {
         let fallback = Fallback::new(options);
         let channel = fallback.wrap(Box::new(puppet));
         let [stats] = fallback.stats().try_into().expect("one channel");
-        let cells = (0..CELLS).flat_map(|cell| [cell as u8; CELL]).collect::<Box<[u8]>>();
+        let cells: Box<[_]> = (0..CELLS).map(|cell| [cell as u8; CELL]).collect();
         Self {
             channel,
             engine,

@@ -419,6 +419,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "long, and nothing unsafe")]
         fn what_is_printed_is_what_was_meant(
             rules in prop::collection::vec(rules(), 0..5),
             flags: [bool; 4],
@@ -432,6 +433,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "long, and nothing unsafe")]
         fn no_text_panics(text in "[a-z@:=,x/0-9 +-]{0,40}") {
             let _ = plan(&text);
         }
