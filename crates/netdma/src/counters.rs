@@ -1,12 +1,18 @@
+use std::time::Duration;
+
 use dmaengine::FallbackCause;
 
 /// Why the CPU copied bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CpuCause {
-    /// There is no engine, or the copybreak is `off`.
+    /// There is no engine.
     NoEngine,
+    /// The policy is not to use it: the copybreak is `off`.
+    Policy,
     /// The read was not longer than the copybreak.
     Copybreak,
+    /// The call only looked ([`RecvFlags::PEEK`](crate::RecvFlags::PEEK)).
+    Peek,
     /// The engine's ring had no room.
     RingFull,
     /// The engine cannot copy so much at once, or to such an address.
@@ -21,9 +27,11 @@ pub enum CpuCause {
 
 impl CpuCause {
     /// All causes, in the order of [`Counters::bytes_by_cpu`].
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::NoEngine,
+        Self::Policy,
         Self::Copybreak,
+        Self::Peek,
         Self::RingFull,
         Self::Unsupported,
         Self::Unreachable,
@@ -36,7 +44,9 @@ impl CpuCause {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NoEngine => "no engine",
+            Self::Policy => "policy",
             Self::Copybreak => "below copybreak",
+            Self::Peek => "peek",
             Self::RingFull => "ring full",
             Self::Unsupported => "not supported",
             Self::Unreachable => "not reachable",
@@ -67,8 +77,15 @@ pub struct Counters {
     pub bytes_by_cpu: [u64; CpuCause::ALL.len()],
     /// Copies that the engine did, successfully.
     pub copies_by_engine: u64,
-    /// Copies that the engine failed or did not finish, or was down for, done by the CPU.
+    /// Copies that the engine failed or did not finish, or was down for, tried again by the CPU.
     pub copies_repeated: u64,
+    /// Copies, by engine or CPU, for calls that waited for what was copied: they ran before the
+    /// program did, beside the processing of the next packets.
+    pub early_copies: u64,
+    /// Calls that had all they wanted, but for copies in flight.
+    pub waits: u64,
+    /// How long these took, all together.
+    pub wait_time: Duration,
     /// Times the engine made no progress, or took no copies, and was reset.
     pub engine_resets: u64,
 }

@@ -37,10 +37,16 @@
 
 mod copybreak;
 mod counters;
+mod flags;
 mod offload;
 mod receive;
+mod recv;
+mod wake;
 
 pub use copybreak::{Copybreak, ParseCopybreakError};
 pub use counters::{Counters, CpuCause};
+pub use flags::RecvFlags;
 pub use offload::{Engine, Offload, RxPacket, Tag};
-pub use receive::{Busy, Progress, ReceiveId};
+pub use receive::{Busy, Destination, Progress, ReceiveId};
+pub use recv::{Conditions, RecvError, Request, Verdict};
+pub use wake::WakeReason;

@@ -1,16 +1,18 @@
 //! Serving posted receives: taking segments, issuing copies, collecting their ends.
 
-use std::{os::fd::BorrowedFd, sync::Arc};
+use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use dmaengine::{
     Channel, Clock, Done, DrivenClock, Fallback, FallbackOptions, FallbackStats, PacketBuf,
     PacketSlice, Queue, Refused, Status, SubmitError, Target,
 };
-use netstack::{Instant, Segment, SocketId, Stack};
+use netstack::{ConnectionError, Instant, ReceiveStatus, Segment, SocketId, Stack};
 
 use crate::{
-    Busy, Copybreak, Counters, CpuCause, Progress, ReceiveId,
+    Busy, Conditions, Copybreak, Counters, CpuCause, Destination, Progress, ReceiveId, RecvError,
+    RecvFlags, Request, Verdict, WakeReason,
     receive::{Receive, Receives},
+    recv::decide,
 };
 
 /// After so many resets in a row that could not prove the engine idle, it is lost. They come later
@@ -51,9 +53,12 @@ pub struct Offload {
     engine: Option<Engine>,
     /// That of the engine: the time of the last call.
     clock: DrivenClock,
+    now: Instant,
     fallback: Arc<FallbackStats>,
     copybreak: Copybreak,
     receives: Receives,
+    /// Sockets whose receives have enough, and may get more.
+    unsettled: Vec<SocketId>,
     counters: Counters,
     /// Of the copies that have not ended.
     bytes_in_flight: usize,
@@ -75,9 +80,11 @@ impl Offload {
         Self {
             engine,
             clock,
+            now: Instant::ZERO,
             fallback: layer.stats().pop().unwrap_or_default(),
             copybreak,
             receives: Receives::default(),
+            unsettled: Vec::new(),
             counters: Counters::default(),
             bytes_in_flight: 0,
         }
@@ -95,17 +102,31 @@ impl Offload {
         self.engine.as_ref()
     }
 
-    /// Sets which reads are offloaded from now on.
+    /// Sets which reads are offloaded from now on, also of receives that are posted, unless their
+    /// socket has a copybreak of its own.
     pub const fn set_copybreak(&mut self, copybreak: Copybreak) {
         self.copybreak = copybreak;
     }
 
-    /// Posts a receive: `target` is filled from its start with what `socket` receives. Call
-    /// [`serve`](Self::serve) for what is queued already.
+    /// Which reads are offloaded.
     #[must_use]
-    pub fn post(&mut self, socket: SocketId, target: Target) -> ReceiveId {
-        let offloads = self.copybreak.offloads(target.len());
-        self.receives.insert(Receive { socket, target, offloads, taken: 0, in_flight: 0 })
+    pub const fn copybreak(&self) -> Copybreak {
+        self.copybreak
+    }
+
+    /// Posts a receive: `destination` is filled from its start with what `socket` receives, after
+    /// the receives that were posted before. Call [`serve`](Self::serve) for what is queued already,
+    /// and [`settle`](Self::settle), as there is nothing more for the moment.
+    #[must_use]
+    pub fn post(
+        &mut self,
+        socket: SocketId,
+        destination: impl Into<Destination>,
+        request: Request,
+    ) -> ReceiveId {
+        let destination = destination.into();
+        let goal = request.goal(destination.len());
+        self.receives.insert(Receive::new(socket, destination, goal, request.copybreak))
     }
 
     /// How far a receive has come; `None` if it is not posted.
@@ -114,73 +135,191 @@ impl Offload {
         self.receives.get(id).map(|receive| Progress {
             taken: receive.taken,
             in_flight: receive.in_flight,
-            room: receive.target.len(),
+            room: receive.rest.len(),
+            ended: receive.ended,
         })
+    }
+
+    /// What the call that posted a receive does next. A verdict other than [`Verdict::Wait`] ends
+    /// the receive: it takes no more bytes.
+    pub fn check(
+        &mut self,
+        stack: &mut Stack<RxPacket>,
+        id: ReceiveId,
+        conditions: Conditions,
+    ) -> Verdict {
+        let Some(receive) = self.receives.get(id) else {
+            return Verdict::Fail(ConnectionError::NotOpen.into());
+        };
+        let Receive { socket, taken, in_flight, ended, .. } = *receive;
+        if ended.is_none() {
+            // What has enough already waits for a reason to wake up.
+            let goal = usize::MAX;
+            let verdict = decide(taken, goal, stack.receive_status(socket), conditions);
+            if verdict == Verdict::Wait {
+                return verdict;
+            }
+            self.stop(id);
+            if taken == 0 {
+                if let Verdict::Fail(RecvError::Connection(_)) = verdict {
+                    stack.take_error(socket);
+                }
+                return verdict;
+            }
+        }
+        if in_flight > 0 { Verdict::Copying } else { Verdict::Return(taken) }
+    }
+
+    /// Has a receive take no more bytes, if it still does: [`WakeReason::Stopped`].
+    pub fn stop(&mut self, id: ReceiveId) {
+        self.end(id, WakeReason::Stopped);
+    }
+
+    fn end(&mut self, id: ReceiveId, reason: WakeReason) {
+        if self.receives.end(id, reason)
+            && let Some(receive) = self.receives.get_mut(id)
+            && receive.in_flight > 0
+        {
+            receive.copying_since = Some(self.now);
+            self.counters.waits += 1;
+        }
     }
 
     /// Ends a receive and gives back how many bytes its buffer holds; 0 if it is not posted.
     ///
     /// # Errors
     ///
-    /// [`Busy`] while copies into the buffer are in flight. Nothing changed then.
+    /// [`Busy`] while copies into the buffer are in flight. It takes no more bytes, and is withdrawn
+    /// when they have ended.
     pub fn withdraw(&mut self, id: ReceiveId) -> Result<usize, Busy> {
+        self.stop(id);
         match self.receives.get(id) {
             Some(receive) if receive.in_flight > 0 => Err(Busy),
             _ => Ok(self.receives.remove(id).map_or(0, |receive| receive.taken)),
         }
     }
 
-    /// Moves what is queued on the receive's socket into its buffer: the early copy. Call it for
-    /// each posted receive whose socket became readable, after each batch of packets and before any
-    /// program wakes. Copies given to the engine have one doorbell. What the engine refuses is done
-    /// by the CPU at that moment too, but has not ended before [`reap`](Self::reap) says so.
-    pub fn serve(&mut self, stack: &mut Stack<RxPacket>, now: Instant, id: ReceiveId) {
-        let Self { engine, clock, copybreak, receives, counters, bytes_in_flight, .. } = self;
-        clock.set(now - Instant::ZERO);
-        let Some(receive) = receives.get_mut(id) else { return };
-        let mut engine = match engine {
-            Some(engine) if receive.offloads && *copybreak != Copybreak::Off => Ok(engine),
-            Some(_) if *copybreak != Copybreak::Off => Err(CpuCause::Copybreak),
-            _ => Err(CpuCause::NoEngine),
-        };
-        while !receive.target.is_empty() {
-            let Some(segment) = stack.take(receive.socket, receive.target.len()) else { break };
-            let Segment { buffer: RxPacket(packet), range, charge, .. } = segment;
-            let mut target = receive.target.split_to(range.len());
-            receive.taken += range.len();
-            let tag = Tag { receive: id, socket: receive.socket, charge };
-            let len = range.len();
-            let mut source = packet.into_slice(range);
-            let cause = match &mut engine {
-                Ok(engine) => match engine.copy(source, target, tag) {
-                    Ok(_cookie) => {
-                        receive.in_flight += 1;
-                        *bytes_in_flight += len;
-                        continue;
-                    }
-                    // The CPU below the engine does whatever there is room for.
-                    Err(refused) => {
-                        let error;
-                        Refused { error, source, target, .. } = refused;
-                        cause_of_refusal(error)
-                    }
-                },
-                Err(cause) => *cause,
-            };
-            target.as_mut().copy_from_slice(source.as_ref());
-            counters.count_cpu(cause, len);
-            stack.release(now, tag.socket, charge);
+    /// Forgets a receive: its buffer is let go of with the last copy into it. What it took is gone.
+    pub fn abandon(&mut self, id: ReceiveId) {
+        if self.withdraw(id).is_err()
+            && let Some(receive) = self.receives.get_mut(id)
+        {
+            receive.is_abandoned = true;
         }
-        if let Ok(engine) = engine {
+    }
+
+    /// Moves what is queued on `socket` into the buffers of its posted receives, in the order in
+    /// which they were posted: the early copy. Call it for each socket that became readable or is
+    /// over, after each batch of packets and before any program wakes. Copies given to the engine
+    /// have one doorbell. What the engine refuses is done by the CPU at that moment too, but has not
+    /// ended before [`reap`](Self::reap) says so.
+    ///
+    /// Returns whether somebody has something to look at: `false` if all that came was for a reader
+    /// that had better sleep on.
+    pub fn serve(&mut self, stack: &mut Stack<RxPacket>, now: Instant, socket: SocketId) -> bool {
+        self.advance(now);
+        let Some(mut id) = self.receives.first(socket) else { return true };
+        let mut wakes = false;
+        let mut issued = false;
+        while let Some(receive) = self.receives.get_mut(id) {
+            let mut copies = Copies {
+                engine: engine_for(&mut self.engine, self.copybreak, receive),
+                counters: &mut self.counters,
+                bytes_in_flight: &mut self.bytes_in_flight,
+                issued: &mut issued,
+            };
+            let reason = copies.take(stack, now, id, receive);
+            receive.is_early = true;
+            let Some(reason) = reason else {
+                if receive.taken >= receive.goal && !self.unsettled.contains(&socket) {
+                    self.unsettled.push(socket);
+                }
+                break;
+            };
+            wakes |= receive.in_flight == 0;
+            self.end(id, reason);
+            let Some(next) = self.receives.first(socket) else { break };
+            id = next;
+        }
+        if issued && let Some(engine) = &mut self.engine {
             engine.issue_pending();
         }
+        wakes
+    }
+
+    /// Nothing more is at hand: receives that have enough end ([`WakeReason::Idle`]). Call it when
+    /// the link has no more frames, before anybody sleeps. `woken` is told each socket of which one
+    /// has ended, and its copies too.
+    pub fn settle(&mut self, mut woken: impl FnMut(SocketId)) {
+        while let Some(socket) = self.unsettled.pop() {
+            // Others may have ended, or stand first, since.
+            let enough = |receive: &&Receive| receive.taken >= receive.goal;
+            let Some(id) = self.receives.first(socket) else { continue };
+            let Some(receive) = self.receives.get(id).filter(enough) else { continue };
+            if receive.in_flight == 0 {
+                woken(socket);
+            }
+            self.end(id, WakeReason::Idle);
+        }
+    }
+
+    /// As [`settle`](Self::settle), for one receive that was just posted: a call that finds enough
+    /// in the queue returns with it.
+    pub fn settle_one(&mut self, id: ReceiveId) {
+        if self.receives.get(id).is_some_and(|receive| receive.taken >= receive.goal) {
+            self.end(id, WakeReason::Idle);
+        }
+    }
+
+    /// What a receive call with [`RecvFlags::PEEK`] does next. If it returns, the bytes are in
+    /// `buffer`, unless they are not wanted ([`RecvFlags::TRUNC`]): never by the engine, since the
+    /// program looks at them at once.
+    pub fn peek(
+        &mut self,
+        stack: &mut Stack<RxPacket>,
+        socket: SocketId,
+        buffer: &mut [u8],
+        request: Request,
+        conditions: Conditions,
+    ) -> Verdict {
+        let len = buffer.len();
+        let found: usize = stack.peek(socket, len).map(<[u8]>::len).sum();
+        let status = stack.receive_status(socket);
+        // The mark ends a call that has bytes, however few; and one that asks for none needs none.
+        let complete = found > 0 && stack.bytes_until_mark(socket) == Some(found)
+            || len == 0 && stack.receive_available(socket) > 0;
+        let verdict = match complete {
+            true => Verdict::Return(found),
+            false => decide(found, request.goal(len), status, conditions),
+        };
+        match verdict {
+            Verdict::Return(_) if !request.flags.contains(RecvFlags::TRUNC) => {
+                let mut rest = buffer;
+                for piece in stack.peek(socket, len) {
+                    let (front, back) = rest.split_at_mut(piece.len());
+                    front.copy_from_slice(piece);
+                    rest = back;
+                }
+                self.counters.count_cpu(CpuCause::Peek, found);
+            }
+            Verdict::Fail(RecvError::Connection(_)) => {
+                stack.take_error(socket);
+            }
+            _ => {}
+        }
+        verdict
+    }
+
+    fn advance(&mut self, now: Instant) {
+        self.now = now;
+        self.clock.set(now - Instant::ZERO);
     }
 
     /// Collects copies that have ended, and releases their segments. What the engine failed was done
     /// again by the CPU; an engine that stands still is reset. Never waits for the engine, except for
     /// a reset, in bounded time.
     ///
-    /// `idle` is told each socket whose receive has no copy in flight any more.
+    /// `idle` is told each socket of which a receive has ended, and now its copies too.
     ///
     /// Call it after each batch, when [`event`](Self::event) is readable, and at
     /// [`poll_timeout`](Self::poll_timeout).
@@ -194,21 +333,28 @@ impl Offload {
         now: Instant,
         mut idle: impl FnMut(SocketId),
     ) {
-        let Self { engine, clock, fallback, receives, counters, bytes_in_flight, .. } = self;
-        clock.set(now - Instant::ZERO);
+        self.advance(now);
+        let Self { engine, fallback, receives, counters, bytes_in_flight, .. } = self;
         let Some(engine) = engine else { return };
         if engine.is_idle() {
             return;
         }
         engine.poll(|done: Done<PacketSlice, Target, Tag>| {
-            let Done { status, bytes, fallback, tag, source, .. } = done;
+            let Done { status, bytes, fallback, source, target, tag, .. } = done;
             *bytes_in_flight -= source.len();
             assert_eq!(status, Status::Success, "the CPU does what the engine does not");
+            // Before its receive goes: a buffer that was abandoned goes with it.
+            drop(target);
             counters.count_end(fallback, bytes);
             if let Some(receive) = receives.get_mut(tag.receive) {
                 receive.in_flight -= 1;
-                if receive.in_flight == 0 {
+                if receive.in_flight == 0 && receive.ended.is_some() {
+                    let since = receive.copying_since.take();
+                    counters.wait_time += since.map_or(Duration::ZERO, |since| now - since);
                     idle(tag.socket);
+                    if receive.is_abandoned {
+                        receives.remove(tag.receive);
+                    }
                 }
             }
             stack.release(now, tag.socket, tag.charge);
@@ -249,6 +395,108 @@ impl Offload {
     #[must_use]
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
         self.engine.as_ref()?.event()
+    }
+}
+
+/// Where the copies of one receive run.
+struct Copies<'a> {
+    engine: Result<&'a mut Engine, CpuCause>,
+    counters: &'a mut Counters,
+    bytes_in_flight: &'a mut usize,
+    /// Something waits for the doorbell.
+    issued: &'a mut bool,
+}
+
+impl Copies<'_> {
+    /// Takes what is queued for `receive`, and issues its copies. Returns why it takes no more; none
+    /// if it waits for more.
+    fn take(
+        &mut self,
+        stack: &mut Stack<RxPacket>,
+        now: Instant,
+        id: ReceiveId,
+        receive: &mut Receive,
+    ) -> Option<WakeReason> {
+        let socket = receive.socket;
+        loop {
+            if receive.rest.is_empty() {
+                // A call that asks for nothing returns when there is something.
+                let full = receive.taken > 0 || stack.receive_available(socket) > 0;
+                return full.then_some(WakeReason::BufferFull);
+            }
+            if receive.taken > 0 && stack.is_at_mark(socket) {
+                return Some(WakeReason::UrgentMark);
+            }
+            let Some(segment) = stack.take(socket, receive.rest.len()) else { break };
+            self.issue(stack, now, id, receive, segment);
+        }
+        if receive.taken > 0 && stack.receive_status(socket) != ReceiveStatus::Open {
+            return Some(WakeReason::StreamOver);
+        }
+        if receive.taken < receive.goal {
+            return None;
+        }
+        if receive.is_pushed {
+            return Some(WakeReason::Push);
+        }
+        stack.is_receive_buffer_half_full(socket).then_some(WakeReason::HalfFull)
+    }
+
+    fn issue(
+        &mut self,
+        stack: &mut Stack<RxPacket>,
+        now: Instant,
+        id: ReceiveId,
+        receive: &mut Receive,
+        segment: Segment<RxPacket>,
+    ) {
+        let Segment { buffer: RxPacket(packet), range, push, charge } = segment;
+        let len = range.len();
+        receive.taken += len;
+        receive.is_pushed = push;
+        let Some(mut target) = receive.rest.split_to(len) else {
+            stack.release(now, receive.socket, charge);
+            return;
+        };
+        self.counters.early_copies += u64::from(receive.is_early);
+        let mut source = packet.into_slice(range);
+        let cause = match &mut self.engine {
+            Ok(engine) => {
+                let tag = Tag { receive: id, socket: receive.socket, charge };
+                match engine.copy(source, target, tag) {
+                    Ok(_cookie) => {
+                        receive.in_flight += 1;
+                        *self.bytes_in_flight += len;
+                        *self.issued = true;
+                        return;
+                    }
+                    // The CPU below the engine does whatever there is room for.
+                    Err(refused) => {
+                        let error;
+                        Refused { error, source, target, .. } = refused;
+                        cause_of_refusal(error)
+                    }
+                }
+            }
+            Err(cause) => *cause,
+        };
+        target.as_mut().copy_from_slice(source.as_ref());
+        self.counters.count_cpu(cause, len);
+        stack.release(now, receive.socket, charge);
+    }
+}
+
+/// The engine, if the receive may use it: the one place where that is decided.
+fn engine_for<'a>(
+    engine: &'a mut Option<Engine>,
+    copybreak: Copybreak,
+    receive: &Receive,
+) -> Result<&'a mut Engine, CpuCause> {
+    let engine = engine.as_mut().ok_or(CpuCause::NoEngine)?;
+    match receive.copybreak.unwrap_or(copybreak) {
+        Copybreak::Off => Err(CpuCause::Policy),
+        copybreak if copybreak.offloads(receive.len) => Ok(engine),
+        Copybreak::Bytes(_) => Err(CpuCause::Copybreak),
     }
 }
 

@@ -267,6 +267,9 @@ impl<B: PacketBuffer> Tcp<B> {
         if socket.shut_down {
             connection.close();
         }
+        if socket.receive_shut_down {
+            connection.shut_down_receive();
+        }
         socket.phase = Phase::Synchronized(Box::new(connection));
         socket.connected = true;
         socket.changes |= Readiness::CONNECTED | Readiness::WRITABLE;
@@ -344,7 +347,11 @@ impl<B: PacketBuffer> Tcp<B> {
                     statistics.failed_opens += 1;
                 }
             }
-            End::Closed | End::Reset(_) => {}
+            End::Reset(_) => {
+                socket.error = Some(ConnectionError::Reset);
+                socket.changes |= Readiness::ERROR;
+            }
+            End::Closed => {}
         }
         socket.phase = next;
         socket.changes |= Readiness::CLOSED;

@@ -24,6 +24,8 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Runs until the last handle is gone and what was written is delivered, or [`LINGER`] has passed.
 pub(crate) fn run(shared: &Arc<Shared>) {
+    // The only place where it is set.
+    let _unset = shared.background.set(thread::current());
     // Acquire: pairs with the release in `Handle::drop`; the lock orders the rest.
     while !shared.closing.load(Ordering::Acquire) {
         if let Some(core) = stand_by(shared) {
@@ -46,7 +48,7 @@ fn stand_by(shared: &Shared) -> Option<MutexGuard<'_, Core>> {
         // Relaxed, both: a hint; the lock decides.
         let turns = shared.turns.load(Ordering::Relaxed);
         thread::park_timeout(GRACE);
-        if shared.turns.load(Ordering::Relaxed) != turns {
+        if shared.turns.load(Ordering::Relaxed) != turns && !shared.is_watched() {
             return None;
         }
     }

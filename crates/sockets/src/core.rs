@@ -12,12 +12,15 @@ use std::{
 };
 
 use netdev::Link;
-use netdma::{Offload, ReceiveId, RxPacket};
+use netdma::{Conditions, Destination, Offload, ReceiveId, Request, RxPacket, Verdict};
 use netstack::{Event, Instant, ListenerId, PollFlags, Readiness, RxMeta, SocketId, TxMeta};
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::{patience::Patience, poll_set::Interest, poller::PollEvents, pollers::Pollers};
+pub(crate) use crate::tasks::TaskId;
+use crate::{
+    patience::Patience, poll_set::Interest, poller::PollEvents, pollers::Pollers, tasks::Tasks,
+};
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
 /// super-frames. More would delay the ACK that lets the sender go on; less would send more of them.
@@ -129,12 +132,11 @@ pub(crate) struct Core {
     frame: Box<[u8]>,
     /// Frames taken at once, so that they hold about [`SERVE_BYTES`].
     frames_at_once: usize,
-    /// Receive calls in progress: at most one for a socket.
-    receives: Vec<(SocketId, ReceiveId)>,
     waiting: Vec<(Key, Arc<Waiter>)>,
     pollers: Pollers,
-    /// Sockets whose copies have all ended, for the length of [`Core::reap`].
+    /// Sockets whose readers are to be woken, for the length of [`Core::wake_readers`].
     idle: Vec<SocketId>,
+    tasks: Tasks,
 }
 
 impl Core {
@@ -157,10 +159,10 @@ impl Core {
             link_failure: None,
             frame,
             frames_at_once: 1,
-            receives: Vec::new(),
             waiting: Vec::new(),
             pollers: Pollers::default(),
             idle: Vec::new(),
+            tasks: Tasks::default(),
         }
     }
 
@@ -187,9 +189,11 @@ impl Core {
     pub(crate) fn turn(&mut self, now: Instant) -> bool {
         let mut worked = false;
         let mut bytes = 0;
+        let mut at_hand = true;
         while bytes < TURN_BYTES {
             let received = self.receive_frames(now);
             if received.frames == 0 {
+                at_hand = false;
                 break;
             }
             worked = true;
@@ -203,6 +207,9 @@ impl Core {
         }
         worked |= self.reap(now);
         self.dispatch(now);
+        if !at_hand {
+            worked |= self.settle();
+        }
         self.transmit(now);
         worked
     }
@@ -233,34 +240,40 @@ impl Core {
         Received { frames, bytes }
     }
 
-    /// Serves the receives whose sockets became readable, then wakes who waits.
+    /// Serves the receives whose sockets became readable or are over, then wakes who waits.
     fn dispatch(&mut self, now: Instant) {
         while let Some(event) = self.stack.poll_event() {
-            let key = match event {
-                Event::Acceptable(listener) => Key::Listener(listener),
+            let (key, wakes) = match event {
+                Event::Acceptable(listener) => (Key::Listener(listener), true),
                 Event::Socket { id, ready } => {
-                    if ready.contains(Readiness::READABLE) {
-                        self.serve(now, id);
-                    }
-                    Key::Socket(id)
+                    // What came for a reader that had better sleep on wakes nobody.
+                    let served = self.offload.serve(&mut self.stack, now, id);
+                    (Key::Socket(id), served || ready != Readiness::READABLE)
                 }
             };
-            self.wake(key);
+            if wakes {
+                self.wake(key);
+            }
             self.tell_pollers(key, flags_of(event));
         }
     }
 
-    fn serve(&mut self, now: Instant, socket: SocketId) {
-        if let Some(&(_, receive)) = self.receives.iter().find(|(id, _)| *id == socket) {
-            self.offload.serve(&mut self.stack, now, receive);
-        }
-    }
-
     /// Collects ended copies and wakes the calls that waited for the last of theirs. Returns
-    /// whether a call's copies have all ended.
+    /// whether there is one.
     pub(crate) fn reap(&mut self, now: Instant) -> bool {
         let Self { offload, stack, idle, .. } = self;
         offload.reap(stack, now, |socket| idle.push(socket));
+        self.wake_readers()
+    }
+
+    /// Nothing more is at hand: wakes the calls that have enough. Returns whether there is one.
+    fn settle(&mut self) -> bool {
+        let Self { offload, idle, .. } = self;
+        offload.settle(|socket| idle.push(socket));
+        self.wake_readers()
+    }
+
+    fn wake_readers(&mut self) -> bool {
         let any = !self.idle.is_empty();
         while let Some(socket) = self.idle.pop() {
             self.wake(Key::Socket(socket));
@@ -291,33 +304,34 @@ impl Core {
         .min()
     }
 
-    /// Whether a receive call for `socket` is in progress.
-    pub(crate) fn is_receiving(&self, socket: SocketId) -> bool {
-        self.receives.iter().any(|(id, _)| *id == socket)
-    }
-
     /// Posts a receive and serves it from what is queued.
     pub(crate) fn post(
         &mut self,
         now: Instant,
         socket: SocketId,
-        target: dmaengine::Target,
+        destination: impl Into<Destination>,
+        request: Request,
     ) -> ReceiveId {
-        let receive = self.offload.post(socket, target);
-        self.receives.push((socket, receive));
-        self.offload.serve(&mut self.stack, now, receive);
+        let receive = self.offload.post(socket, destination, request);
+        self.offload.serve(&mut self.stack, now, socket);
+        self.offload.settle_one(receive);
         receive
     }
 
-    /// Ends a receive call that has no copy in flight.
-    pub(crate) fn withdraw(&mut self, receive: ReceiveId) -> Result<usize, netdma::Busy> {
-        let taken = self.offload.withdraw(receive)?;
-        if let Some(position) = self.receives.iter().position(|(_, id)| *id == receive) {
-            let (socket, _) = self.receives.swap_remove(position);
-            // Another call on the same socket may be waiting for its turn.
-            self.wake(Key::Socket(socket));
-        }
-        Ok(taken)
+    /// What a receive call does next.
+    pub(crate) fn check(&mut self, receive: ReceiveId, conditions: Conditions) -> Verdict {
+        self.offload.check(&mut self.stack, receive, conditions)
+    }
+
+    /// What a call that looks at received bytes does next.
+    pub(crate) fn peek(
+        &mut self,
+        socket: SocketId,
+        buffer: &mut [u8],
+        request: Request,
+        conditions: Conditions,
+    ) -> Verdict {
+        self.offload.peek(&mut self.stack, socket, buffer, request, conditions)
     }
 
     /// What a socket is ready for. Once the link is gone, for an error.
@@ -391,6 +405,11 @@ impl Core {
         self.pollers.forget(key);
     }
 
+    /// The tasks that wait.
+    pub(crate) const fn tasks(&mut self) -> &mut Tasks {
+        &mut self.tasks
+    }
+
     pub(crate) fn start_waiting(&mut self, key: Key, waiter: &Arc<Waiter>) {
         // Relaxed: written and read under the shard's lock.
         waiter.woken.store(false, Ordering::Relaxed);
@@ -404,6 +423,7 @@ impl Core {
     /// Wakes who waits for `key`, the driver included.
     pub(crate) fn wake(&mut self, key: Key) {
         notify_all(&self.waiting, key);
+        self.tasks.wake(key);
         if self.asleep.is_some_and(|driver| driver.key == Some(key)) {
             self.kick_driver();
         }
@@ -423,6 +443,7 @@ impl Core {
         for (_, waiter) in &self.waiting {
             notify(waiter);
         }
+        self.tasks.wake_all();
         self.kick_driver();
     }
 

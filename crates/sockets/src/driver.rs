@@ -15,9 +15,11 @@ use std::{
     io,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::Waker,
+    thread::Thread,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use netstack::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, PollerId, Waiter};
+use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, PollerId, TaskId, Waiter};
 
 /// What all threads of a shard share.
 pub(crate) struct Shared {
@@ -44,6 +46,10 @@ pub(crate) struct Shared {
     /// How many wait for the stack outside of its calls: then the background thread drives whenever
     /// no call does.
     watchers: AtomicUsize,
+    /// A task waits, which is the same.
+    has_tasks: AtomicBool,
+    /// The thread that then drives.
+    pub(crate) background: OnceLock<Thread>,
 }
 
 impl Shared {
@@ -59,6 +65,8 @@ impl Shared {
             closing: AtomicBool::new(false),
             interruption: AtomicBool::new(false),
             watchers: AtomicUsize::new(0),
+            has_tasks: AtomicBool::new(false),
+            background: OnceLock::new(),
         })
     }
 
@@ -83,10 +91,20 @@ impl Shared {
             core.wake_interrupted();
         }
         let worked = core.turn(self.now());
+        self.deliver(core);
         if worked {
             MutexGuard::bump(core);
         }
         worked
+    }
+
+    /// Wakes the tasks that are to be woken, with the lock released meanwhile.
+    fn deliver(&self, core: &mut MutexGuard<'_, Core>) {
+        if let Some(woken) = core.tasks().take_woken() {
+            MutexGuard::unlocked(core, || woken.call());
+        }
+        // Relaxed: see `is_watched`.
+        self.has_tasks.store(core.tasks().is_waiting(), Ordering::Relaxed);
     }
 
     /// A thread was interrupted. The driver looks which: this may be a signal handler.
@@ -99,7 +117,7 @@ impl Shared {
     /// Whether somebody waits for the stack outside of its calls.
     pub(crate) fn is_watched(&self) -> bool {
         // Relaxed: it guards nothing else. Who begins to watch wakes the background thread.
-        self.watchers.load(Ordering::Relaxed) > 0
+        self.watchers.load(Ordering::Relaxed) > 0 || self.has_tasks.load(Ordering::Relaxed)
     }
 
     /// Looks for the end of copies, while the engine is expected to need less time than sleeping
@@ -139,8 +157,9 @@ impl Shared {
         key: Option<Key>,
         until: Option<Instant>,
     ) {
-        // Whatever was reaped since the last turn may have opened a window.
+        // Whatever was reaped since the last turn may have opened a window, or ended a receive.
         core.transmit(self.now());
+        self.deliver(core);
         let watches_engine = core.offload.poll_timeout().is_some();
         if watches_engine && !core.offload.arm() {
             // The copies have ended meanwhile, or the engine has no event: look again.
@@ -243,6 +262,9 @@ impl<'a> Call<'a> {
         if self.core.signal_with(poller, event) {
             // Relaxed: see `is_watched`.
             self.shared.watchers.fetch_add(1, Ordering::Relaxed);
+            if let Some(background) = self.shared.background.get() {
+                background.unpark();
+            }
         }
     }
 
@@ -251,6 +273,29 @@ impl<'a> Call<'a> {
             // Relaxed: see `is_watched`.
             self.shared.watchers.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Has a task woken when something happens to `key`, once, instead of what `id` says. Returns
+    /// the waker that it replaces, which is to be dropped after the call.
+    pub(crate) fn wake_task(
+        &mut self,
+        id: &mut Option<TaskId>,
+        key: Key,
+        waker: &Waker,
+    ) -> Option<Waker> {
+        let old = self.core.tasks().add(id, key, waker);
+        // Relaxed: see `is_watched`.
+        if !self.shared.has_tasks.swap(true, Ordering::Relaxed)
+            && let Some(background) = self.shared.background.get()
+        {
+            background.unpark();
+        }
+        old
+    }
+
+    /// Does not wake a task. Returns its waker, which is to be dropped after the call.
+    pub(crate) fn forget_task(&mut self, id: Option<TaskId>) -> Option<Waker> {
+        self.core.tasks().remove(id)
     }
 
     /// Makes progress towards whatever the caller waits for: one turn, or one sleep until something
@@ -305,6 +350,7 @@ impl<'a> Call<'a> {
     /// Sleeps until something happened to `key`, or the role is passed on to this thread.
     fn sleep(&mut self, key: Key, until: Option<Instant>) {
         self.core.kick_driver_if_due();
+        self.shared.deliver(&mut self.core);
         let timeout = until.map_or(LONGEST_SLEEP, |until| until - self.now()).min(LONGEST_SLEEP);
         WAITER.with(|waiter| {
             self.core.start_waiting(key, waiter);
@@ -318,6 +364,7 @@ impl<'a> Call<'a> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        self.shared.deliver(&mut self.core);
         let core = &mut *self.core;
         if self.drives {
             core.driver = Driver::Nobody;

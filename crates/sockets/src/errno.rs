@@ -2,7 +2,8 @@
 
 use std::io;
 
-use netstack::{ConnectError, ConnectionError, ListenError};
+use netdma::RecvError;
+use netstack::{ConnectError, ConnectionError, ListenError, UrgentError};
 pub(crate) use rustix::io::Errno;
 
 pub(crate) const fn of_connection(error: ConnectionError) -> Errno {
@@ -13,6 +14,23 @@ pub(crate) const fn of_connection(error: ConnectionError) -> Errno {
         ConnectionError::TimedOut => Errno::TIMEDOUT,
         ConnectionError::HostUnreachable => Errno::HOSTUNREACH,
         ConnectionError::NotOpen => Errno::NOTCONN,
+    }
+}
+
+pub(crate) const fn of_urgent(error: UrgentError) -> Errno {
+    match error {
+        UrgentError::Nothing => Errno::INVAL,
+        UrgentError::NotArrived => Errno::AGAIN,
+        UrgentError::NotConnected => Errno::NOTCONN,
+    }
+}
+
+/// Why nothing was received. If the link is gone, that is why a call need not wait.
+pub(crate) fn of_recv(error: RecvError, link: io::Result<()>) -> io::Error {
+    match error {
+        RecvError::WouldBlock => link.err().unwrap_or_else(|| Errno::AGAIN.into()),
+        RecvError::Interrupted => Errno::INTR.into(),
+        RecvError::Connection(error) => of_connection(error).into(),
     }
 }
 

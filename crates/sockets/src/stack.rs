@@ -85,9 +85,16 @@ impl Stack {
         Ok(Self { handle: Arc::new(Handle { shared, background: Some(background) }) })
     }
 
-    /// Sets which reads are offloaded from now on (`tcp_dma_copybreak`).
-    pub fn set_copybreak(&self, copybreak: Copybreak) {
+    /// Sets which reads are offloaded from now on, of streams that have no
+    /// [copybreak of their own](crate::TcpStream::set_tcp_dma_copybreak).
+    pub fn set_tcp_dma_copybreak(&self, copybreak: Copybreak) {
         self.handle.shared.lock().offload.set_copybreak(copybreak);
+    }
+
+    /// Which reads are offloaded.
+    #[must_use]
+    pub fn tcp_dma_copybreak(&self) -> Copybreak {
+        self.handle.shared.lock().offload.copybreak()
     }
 
     /// Everything counted so far.
@@ -134,6 +141,11 @@ impl Drop for Handle {
         self.shared.lock().kick_driver();
         if let Some(background) = self.background.take() {
             background.thread().unpark();
+            if background.thread().id() == thread::current().id() {
+                // The last handle was a task's, and went when the task was woken. The thread ends
+                // when it is back.
+                return;
+            }
             // It panicked: its message is on standard error, and there is nothing left to stop.
             let _panicked = background.join();
         }

@@ -1,75 +1,54 @@
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, SocketAddrV4},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::Arc,
     time::Duration,
 };
 
-use dmaengine::{Target, lend};
-use netstack::{ConnectState, Instant, PollFlags, ReceiveStatus, SendError, SocketId, TcpInfo};
+use netdma::{Copybreak, RecvFlags};
+use netstack::{ConnectState, PollFlags, SocketId, TcpInfo};
 
 use crate::{
     Stack,
     core::{Core, Key},
-    driver::Call,
     errno::{self, Errno},
     poller::sealed,
 };
 
+mod recv;
+mod send;
+mod settings;
+
+pub use send::SendFlags;
+pub(crate) use settings::Settings;
+
 /// A TCP connection, as [`std::net::TcpStream`].
 ///
 /// `Read` and `Write` are implemented for references too, so that one thread can read while another
-/// one writes. Two threads that read get their bytes one after the other.
+/// one writes. Two threads that read get their bytes one after the other, each from one place of the
+/// stream.
+///
+/// What calls return, how many bytes and which error, is what Linux's do: the error numbers are in
+/// [`io::Error::raw_os_error`]; a connection's error is told once, and then comes the end of the
+/// stream.
 #[derive(Debug)]
 pub struct TcpStream {
     stack: Stack,
     id: SocketId,
-    read_timeout: Timeout,
-    write_timeout: Timeout,
-    nonblocking: AtomicBool,
-}
-
-/// A timeout in nanoseconds, 0 for none.
-#[derive(Debug, Default)]
-struct Timeout(AtomicU64);
-
-impl Timeout {
-    fn set(&self, timeout: Option<Duration>) -> io::Result<()> {
-        if timeout == Some(Duration::ZERO) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "a timeout of zero would never wait: use None to wait for ever",
-            ));
-        }
-        let nanos =
-            timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX));
-        // Relaxed: it guards nothing else.
-        self.0.store(nanos, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn get(&self) -> Option<Duration> {
-        // Relaxed: it guards nothing else.
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Duration::from_nanos(nanos)),
-        }
-    }
-
-    fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.get().map(|timeout| now + timeout)
-    }
+    settings: Arc<Settings>,
 }
 
 impl TcpStream {
     pub(crate) fn new(stack: Stack, id: SocketId) -> Self {
-        Self {
-            stack,
-            id,
-            read_timeout: Timeout::default(),
-            write_timeout: Timeout::default(),
-            nonblocking: AtomicBool::new(false),
-        }
+        Self { stack, id, settings: Arc::default() }
+    }
+
+    pub(crate) const fn id(&self) -> SocketId {
+        self.id
+    }
+
+    pub(crate) const fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     /// Connects to `peer`, and waits until the connection is established.
@@ -133,8 +112,7 @@ impl TcpStream {
     ///
     /// None, at present: the signature is [`std::net`]'s.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        // Relaxed: it guards nothing else.
-        self.nonblocking.store(nonblocking, Ordering::Relaxed);
+        self.settings.set_nonblocking(nonblocking);
         Ok(())
     }
 
@@ -189,34 +167,74 @@ impl TcpStream {
         self.stack.call().core().stack.tcp_info(self.id).ok_or_else(not_connected)
     }
 
-    /// How long a read waits before it fails with `WouldBlock`; `None` for ever.
+    /// How long a read waits before it fails with `WouldBlock`; `None` for ever (`SO_RCVTIMEO`).
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a timeout of zero.
     pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.read_timeout.set(timeout)
+        self.settings.read_timeout.set(timeout)
     }
 
     /// How long a read waits.
     #[must_use]
     pub fn read_timeout(&self) -> Option<Duration> {
-        self.read_timeout.get()
+        self.settings.read_timeout.get()
     }
 
-    /// How long a write waits for room before it fails with `WouldBlock`; `None` for ever.
+    /// How long a write waits for room before it fails with `WouldBlock`; `None` for ever
+    /// (`SO_SNDTIMEO`).
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a timeout of zero.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.write_timeout.set(timeout)
+        self.settings.write_timeout.set(timeout)
     }
 
     /// How long a write waits.
     #[must_use]
     pub fn write_timeout(&self) -> Option<Duration> {
-        self.write_timeout.get()
+        self.settings.write_timeout.get()
+    }
+
+    /// Which reads of this stream are offloaded to the engine from now on; `None`: those that the
+    /// [stack's](Stack::set_tcp_dma_copybreak) copybreak says, as at first.
+    pub fn set_tcp_dma_copybreak(&self, copybreak: Option<Copybreak>) {
+        *self.settings.copybreak.lock() = copybreak;
+    }
+
+    /// The copybreak of this stream, if it has one of its own.
+    #[must_use]
+    pub fn tcp_dma_copybreak(&self) -> Option<Copybreak> {
+        *self.settings.copybreak.lock()
+    }
+
+    /// With how many bytes a read returns, and the stream is readable (`SO_RCVLOWAT`): 1 at first,
+    /// half the receive buffer at most. As in Linux, a read that cannot wait takes fewer.
+    pub fn set_rcvlowat(&self, bytes: usize) {
+        let mut call = self.stack.call();
+        call.core().stack.set_low_water(self.id, bytes);
+        // It may be readable now.
+        call.core().tell_pollers(Key::Socket(self.id), PollFlags::IN);
+    }
+
+    /// With how many bytes a read returns.
+    #[must_use]
+    pub fn rcvlowat(&self) -> usize {
+        self.stack.call().core().stack.low_water(self.id)
+    }
+
+    /// Whether urgent bytes are read with the others, where they are in the stream (`SO_OOBINLINE`);
+    /// off at first.
+    pub fn set_out_of_band_inline(&self, inline: bool) {
+        self.stack.call().core().stack.set_urgent_inline(self.id, inline);
+    }
+
+    /// Whether urgent bytes are read with the others.
+    #[must_use]
+    pub fn out_of_band_inline(&self) -> bool {
+        self.stack.call().core().stack.urgent_inline(self.id)
     }
 
     /// Switches Nagle's algorithm off or on (`TCP_NODELAY`).
@@ -253,126 +271,35 @@ impl TcpStream {
         receive.into_iter().chain(send).collect::<Result<_, _>>().map_err(|_gone| not_connected())
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        lend(buffer, |target| self.receive_into(target))
-    }
-
-    /// Receives into `target`. Returns only when no piece of it is out, or the engine is lost.
-    fn receive_into(&self, target: Target) -> io::Result<usize> {
+    /// Closes at once, throws away what was not delivered, and resets the connection (`SO_LINGER`
+    /// with a time of 0).
+    pub fn abort(self) {
         let mut call = self.stack.call();
-        let deadline = self.read_timeout.deadline(call.now());
-        let nonblocking = self.is_nonblocking();
-        if nonblocking {
-            call.turn();
-        }
-        let key = Key::Socket(self.id);
-        // Each call has its own state; one after the other on the same socket, so that each gets
-        // contiguous bytes.
-        while call.core().is_receiving(self.id) {
-            if nonblocking || passed(deadline, call.now()) {
-                return Err(Errno::AGAIN.into());
-            }
-            if call.take_interruption() {
-                return Err(Errno::INTR.into());
-            }
-            call.wait(key, deadline);
-        }
-        let mut receive = Posted::new(call, self.id, target);
-        let outcome = loop {
-            let Some(progress) = receive.progress() else { break Err(not_connected()) };
-            if progress.in_flight > 0 {
-                if receive.call.core().offload.is_engine_lost() {
-                    break Err(io::Error::other("the copy engine cannot be stopped"));
-                }
-                receive.call.wait_for_copies(key);
-                continue;
-            }
-            if progress.taken > 0 {
-                break Ok(progress.taken);
-            }
-            match receive.call.core().stack.receive_status(self.id) {
-                ReceiveStatus::Open => {}
-                ReceiveStatus::EndOfStream => break Ok(0),
-                ReceiveStatus::Failed(error) => {
-                    receive.call.core().stack.take_error(self.id);
-                    break Err(errno::of_connection(error).into());
-                }
-            }
-            if let Err(gone) = receive.call.core().check_link() {
-                break Err(gone);
-            }
-            if nonblocking || passed(deadline, receive.call.now()) {
-                break Err(Errno::AGAIN.into());
-            }
-            if receive.call.take_interruption() {
-                break Err(Errno::INTR.into());
-            }
-            receive.call.wait(key, deadline);
-        };
-        drop(receive);
-        outcome
-    }
-
-    fn is_nonblocking(&self) -> bool {
-        // Relaxed: it guards nothing else.
-        self.nonblocking.load(Ordering::Relaxed)
-    }
-
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
-        }
-        let mut call = self.stack.call();
-        let deadline = self.write_timeout.deadline(call.now());
-        let nonblocking = self.is_nonblocking();
-        let mut tried_again = false;
-        loop {
-            let now = call.now();
-            match call.core().stack.send(now, self.id, bytes) {
-                Ok(taken) => {
-                    call.core().transmit(now);
-                    return Ok(taken);
-                }
-                Err(SendError::WouldBlock) => {}
-                Err(SendError::ShutDown) => return Err(Errno::PIPE.into()),
-                Err(SendError::Connection(error)) => return Err(errno::of_connection(error).into()),
-            }
-            call.core().check_link()?;
-            if nonblocking && !tried_again {
-                // Acknowledgments may have arrived that nobody has looked at.
-                tried_again = true;
-                call.turn();
-                continue;
-            }
-            if nonblocking || passed(deadline, now) {
-                return Err(Errno::AGAIN.into());
-            }
-            if call.take_interruption() {
-                return Err(Errno::INTR.into());
-            }
-            call.wait(Key::Socket(self.id), deadline);
-        }
+        let now = call.now();
+        call.core().stack.abort(now, self.id);
+        call.core().transmit(now);
     }
 }
 
 impl Read for &TcpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive(buffer)
+        // As read(2), and unlike recv(2).
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        self.recv(buffer, RecvFlags::empty())
     }
 }
 
 impl Read for TcpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive(buffer)
+        (&*self).read(buffer)
     }
 }
 
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(bytes)
+        self.send(bytes, SendFlags::empty())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -382,7 +309,7 @@ impl Write for &TcpStream {
 
 impl Write for TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(bytes)
+        (&*self).write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -402,47 +329,10 @@ impl Drop for TcpStream {
         let now = call.now();
         call.core().stack.close(now, self.id);
         call.core().forget(Key::Socket(self.id));
+        // Receives that are still posted come back.
+        call.core().wake(Key::Socket(self.id));
         call.core().transmit(now);
     }
-}
-
-/// A receive call whose buffer is posted. Dropping it waits for the copies into the buffer, also
-/// when the call unwinds.
-struct Posted<'a> {
-    call: Call<'a>,
-    socket: SocketId,
-    id: netdma::ReceiveId,
-}
-
-impl<'a> Posted<'a> {
-    fn new(mut call: Call<'a>, socket: SocketId, target: Target) -> Self {
-        let now = call.now();
-        let id = call.core().post(now, socket, target);
-        Self { call, socket, id }
-    }
-
-    fn progress(&mut self) -> Option<netdma::Progress> {
-        self.call.core().offload.progress(self.id)
-    }
-}
-
-impl Drop for Posted<'_> {
-    fn drop(&mut self) {
-        while self.call.core().withdraw(self.id).is_err() {
-            if self.call.core().offload.is_engine_lost() {
-                // Pieces of the buffer are out for good: `lend` ends the process.
-                return;
-            }
-            self.call.wait_for_copies(Key::Socket(self.socket));
-        }
-        // The window may have opened.
-        let now = self.call.now();
-        self.call.core().transmit(now);
-    }
-}
-
-fn passed(deadline: Option<Instant>, now: Instant) -> bool {
-    deadline.is_some_and(|deadline| deadline <= now)
 }
 
 fn not_connected() -> io::Error {

@@ -14,7 +14,6 @@ use sockets::{PollEvents, PollFlags, Poller, TcpListener, TcpStream, Trigger};
 
 use self::pair::{SERVER, connect, connected, pair, pattern};
 
-#[allow(dead_code)]
 mod pair;
 
 const IN: PollFlags = PollFlags::IN;

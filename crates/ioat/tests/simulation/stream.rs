@@ -8,8 +8,8 @@ use std::{
 
 use dmaengine::{Arena, lend};
 use netdev::FaultStatistics;
-use netdma::{Offload, ReceiveId};
-use netstack::{Event, Instant, Readiness, ReceiveStatus, SendError, SocketId};
+use netdma::{Conditions, Offload, ReceiveId, Request, Verdict};
+use netstack::{Event, Instant, SendError, SocketId};
 
 use crate::network::{End, Random, address, pair};
 
@@ -76,7 +76,7 @@ pub(crate) fn run(
 ) -> Outcome {
     let mut simulation = Simulation::new(arena, *now, seed);
     while simulation.server.is_none() {
-        simulation.step(offload, None);
+        simulation.step(offload);
     }
     let mut received = 0;
     loop {
@@ -85,7 +85,7 @@ pub(crate) fn run(
             if simulation.has_received_all(received) {
                 break;
             }
-            simulation.step(offload, None);
+            simulation.step(offload);
         }
         let len = 1 + simulation.random.below(LONGEST_READ as u64) as usize;
         let got = simulation.receive(offload, &mut buffer[..len]);
@@ -133,14 +133,14 @@ impl Simulation {
     }
 
     /// Does what there is to do now, or lets time pass until there is something.
-    fn step(&mut self, offload: &mut Offload, receive: Option<ReceiveId>) {
-        if !self.work(offload, receive) {
+    fn step(&mut self, offload: &mut Offload) {
+        if !self.work(offload) {
             self.pass_time(offload);
         }
     }
 
     /// Does what there is to do now. Returns whether there was anything.
-    fn work(&mut self, offload: &mut Offload, receive: Option<ReceiveId>) -> bool {
+    fn work(&mut self, offload: &mut Offload) -> bool {
         let now = self.now;
         let mut worked = self.sender.receive(now) | self.receiver.receive(now);
         worked |= self.sender.handle_timeout(now) | self.receiver.handle_timeout(now);
@@ -152,12 +152,9 @@ impl Simulation {
                         self.server = Some(server);
                     }
                 }
-                Event::Socket { id, ready } => {
-                    if let Some(receive) = receive
-                        && Some(id) == self.server
-                        && ready.contains(Readiness::READABLE)
-                    {
-                        offload.serve(&mut self.receiver.stack, now, receive);
+                Event::Socket { id, .. } => {
+                    if Some(id) == self.server {
+                        offload.serve(&mut self.receiver.stack, now, id);
                     }
                 }
             }
@@ -203,24 +200,30 @@ impl Simulation {
 
     /// One receive call, as a program would make it. Returns the bytes received; 0 at the end.
     fn receive(&mut self, offload: &mut Offload, buffer: &mut [u8]) -> usize {
+        const CONDITIONS: Conditions = Conditions { may_wait: true, interrupted: false };
         let server = self.server.expect("accepted");
         lend(buffer, |target| {
-            let receive = offload.post(server, target);
-            offload.serve(&mut self.receiver.stack, self.now, receive);
-            loop {
-                self.wait_for_copies(offload, receive);
-                if offload.progress(receive).expect("posted").taken > 0 {
-                    break;
-                }
-                match self.receiver.stack.receive_status(server) {
-                    ReceiveStatus::Open => self.step(offload, Some(receive)),
-                    ReceiveStatus::EndOfStream => break,
-                    ReceiveStatus::Failed(error) => {
-                        panic!("the receiver's connection failed: {error}")
+            let receive = offload.post(server, target, Request::default());
+            offload.serve(&mut self.receiver.stack, self.now, server);
+            offload.settle_one(receive);
+            let taken = loop {
+                match offload.check(&mut self.receiver.stack, receive, CONDITIONS) {
+                    Verdict::Return(taken) => break taken,
+                    Verdict::Fail(error) => panic!("the receiver's connection failed: {error}"),
+                    Verdict::Copying => self.wait_for_copies(offload, receive),
+                    Verdict::Wait => {
+                        if !self.work(offload) {
+                            offload.settle(|_| {});
+                            let progress = offload.progress(receive).expect("posted");
+                            if progress.ended.is_none() {
+                                self.pass_time(offload);
+                            }
+                        }
                     }
                 }
-            }
-            offload.withdraw(receive).expect("nothing is in flight")
+            };
+            assert_eq!(offload.withdraw(receive), Ok(taken));
+            taken
         })
     }
 
@@ -234,10 +237,10 @@ impl Simulation {
             assert!(!offload.is_engine_lost(), "a reset ends everything that was ordered");
             // Packets go on arriving while the engine copies, now and then.
             if self.random.chance(4) && self.deadline().is_some_and(|due| due <= self.now) {
-                self.work(offload, Some(receive));
+                self.work(offload);
             }
             if since.elapsed() >= ENGINE_PATIENCE {
-                if !self.work(offload, Some(receive)) {
+                if !self.work(offload) {
                     self.pass_time(offload);
                 }
                 since = RealInstant::now();

@@ -267,7 +267,8 @@ impl<B: PacketBuffer> Stack<B> {
     }
 
     /// Receives nothing more but what is queued; what arrives meanwhile is still queued
-    /// (`SHUT_RD`). The peer is not told.
+    /// (`SHUT_RD`). The peer is not told, but reset if it sends after this end has been
+    /// [shut down](Self::shutdown) for sending as well.
     ///
     /// # Errors
     ///
@@ -276,6 +277,9 @@ impl<B: PacketBuffer> Stack<B> {
     pub fn shutdown_receive(&mut self, id: SocketId) -> Result<(), ConnectionError> {
         let socket = self.tcp.sockets.open_mut(id).ok_or(ConnectionError::NotOpen)?;
         socket.receive_shut_down = true;
+        if let Phase::Synchronized(connection) = &mut socket.phase {
+            connection.shut_down_receive();
+        }
         if socket.is_closed() { Err(ConnectionError::NotOpen) } else { Ok(()) }
     }
 

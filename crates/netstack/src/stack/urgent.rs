@@ -51,6 +51,12 @@ impl<B: PacketBuffer> Stack<B> {
         self.tcp.sockets.open(id).is_some_and(|socket| socket.queue.is_at_mark())
     }
 
+    /// How far ahead the urgent byte is, if it is: a receive call takes so many bytes at most.
+    #[must_use]
+    pub fn bytes_until_mark(&self, id: SocketId) -> Option<usize> {
+        self.tcp.sockets.open(id)?.queue.until_mark()
+    }
+
     /// Bytes that receive calls would give before they come to the urgent mark: `SIOCINQ`, also
     /// called `FIONREAD`.
     #[must_use]

@@ -35,6 +35,8 @@ pub(crate) struct Connection<B> {
     challenge: ChallengeLimit,
     /// The program has closed the socket.
     orphan: bool,
+    /// The program receives no more.
+    receive_shut_down: bool,
     /// When an orphan in FIN-WAIT-2 is given up.
     fin_wait_deadline: Option<Instant>,
 }
@@ -115,6 +117,7 @@ impl<B: PacketBuffer> Connection<B> {
             }),
             challenge: ChallengeLimit::default(),
             orphan: false,
+            receive_shut_down: false,
             fin_wait_deadline: None,
         }
     }
@@ -319,7 +322,9 @@ impl<B: PacketBuffer> Connection<B> {
         let fin = segment.has(Flags::FIN);
         let Incoming { endpoints, header, buffer, payload } = segment;
         let end = header.seq + payload.len();
-        if self.orphan && !payload.is_empty() && end.is_after(self.receiver.next()) {
+        // As Linux: a program that has shut down both directions need not have closed the socket.
+        let is_closed = self.orphan || (self.receive_shut_down && self.state.awaits_fin());
+        if is_closed && !payload.is_empty() && end.is_after(self.receiver.next()) {
             // RFC 1122 section 4.2.2.13: "it SHOULD send a RST to show that data was lost".
             effects.end = Some(End::Reset(self.reset(endpoints)));
             return Ok(effects);
@@ -367,6 +372,11 @@ impl<B: PacketBuffer> Connection<B> {
     pub(crate) fn close(&mut self) {
         self.state = self.state.on_close();
         self.sender.close();
+    }
+
+    /// The program receives no more.
+    pub(crate) const fn shut_down_receive(&mut self) {
+        self.receive_shut_down = true;
     }
 
     /// The program is gone.

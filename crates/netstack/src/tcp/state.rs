@@ -56,6 +56,11 @@ impl Synchronized {
         matches!(self, Self::FinWait1 | Self::Closing | Self::LastAck)
     }
 
+    /// Whether the program has closed, and the peer has not.
+    pub(crate) const fn awaits_fin(self) -> bool {
+        matches!(self, Self::FinWait1 | Self::FinWait2)
+    }
+
     /// Whether the program may still send.
     pub(crate) const fn can_send(self) -> bool {
         matches!(self, Self::Established | Self::CloseWait)

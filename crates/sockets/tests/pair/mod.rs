@@ -1,5 +1,7 @@
 //! Two stacks with a wire between them.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
@@ -24,9 +26,15 @@ fn config(host: u8) -> Config {
 
 /// A client's and a server's stack. The server copies with a thread.
 pub(crate) fn pair() -> (Stack, Stack) {
+    let (client, server, _arena) = pair_with_arena();
+    (client, server)
+}
+
+/// As [`pair`], with some room in an arena that the server's engine can reach.
+pub(crate) fn pair_with_arena() -> (Stack, Stack, Arena) {
     let wire =
         WireConfig { buffers: BufferCounts { small: 2048, large: 128 }, ..WireConfig::default() };
-    let arena = Arena::new(2 * wire.arena_len()).unwrap();
+    let arena = Arena::new(2 * wire.arena_len() + (4 << 20)).unwrap();
     let (a, b) = Wire::pair(&arena, &wire).unwrap();
     let device = Arc::new(ThreadsDevice::new(1));
     device.map(&arena).unwrap();
@@ -35,7 +43,7 @@ pub(crate) fn pair() -> (Stack, Stack) {
     let engine = registry.request("dma0chan0").unwrap();
     let client = Stack::start(Box::new(a), None, &config(1)).unwrap();
     let server = Stack::start(Box::new(b), Some(engine), &config(2)).unwrap();
-    (client, server)
+    (client, server, arena)
 }
 
 pub(crate) fn connected() -> (TcpStream, TcpStream) {

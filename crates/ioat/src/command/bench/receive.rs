@@ -139,7 +139,7 @@ impl Receive {
         if !self.engines.is_empty() {
             return self.engines.clone();
         }
-        let ours = [EngineName::Threads(1), EngineName::Model("3.2".into())];
+        let ours = [EngineName::Threads(1), EngineName::Model(ioat_model::Version::V3_2)];
         ours.into_iter().map(ReceiveEngine::Ours).chain([ReceiveEngine::Null]).collect()
     }
 

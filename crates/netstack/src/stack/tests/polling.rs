@@ -84,6 +84,16 @@ fn ends_and_errors() {
     peer.send(ACK, b"late");
     assert_eq!(peer.read(socket), b"late");
 
+    // We neither receive nor send: who sends to us is reset.
+    let (mut peer, socket) = Peer::accepted(config());
+    assert_eq!(peer.stack.shutdown_receive(socket), Ok(()));
+    peer.stack.shutdown(peer.now, socket).expect("connected");
+    peer.expect(ACK | FIN);
+    peer.send(ACK, b"lost");
+    peer.expect(RST | ACK);
+    assert_eq!(peer.stack.poll(socket), OUT | IN | RDHUP | HUP | ERR);
+    assert_eq!(peer.stack.take_error(socket), Some(ConnectionError::Reset));
+
     // A reset.
     let (mut peer, socket) = Peer::accepted(config());
     peer.send(RST, b"");
