@@ -245,28 +245,49 @@ impl ChannelInfo {
     /// channel's state.
     #[inline]
     pub fn check(&self, operation: &Operation<'_>, flags: Flags) -> Result<usize, SubmitError> {
-        let kind = operation.kind();
-        if !self.capabilities.contains(kind.capability()) {
-            return Err(SubmitError::Unsupported { operation: kind });
+        match *operation {
+            Operation::Memcpy { source, target, len } => {
+                self.check_memcpy(source, target, len, flags)
+            }
+            Operation::Memset { target, len, .. } => {
+                self.check_kind(OperationKind::Memset, flags)?;
+                self.check_alignment(target.addr() | len)?;
+                self.check_len(len)
+            }
+            _ => {
+                self.check_kind(operation.kind(), flags)?;
+                self.check_lists(operation)
+            }
+        }
+    }
+
+    /// As [`check`](Self::check), for an [`Operation::Memcpy`].
+    #[inline]
+    pub(crate) fn check_memcpy(
+        &self,
+        source: *const u8,
+        target: *mut u8,
+        len: usize,
+        flags: Flags,
+    ) -> Result<usize, SubmitError> {
+        self.check_kind(OperationKind::Memcpy, flags)?;
+        let descriptors = self.check_len(len)?;
+        self.check_alignment(source.addr() | target.addr() | len)?;
+        if overlap((source, len), (target, len)) {
+            return Err(SubmitError::Overlap);
+        }
+        Ok(descriptors)
+    }
+
+    #[inline]
+    fn check_kind(&self, operation: OperationKind, flags: Flags) -> Result<(), SubmitError> {
+        if !self.capabilities.contains(operation.capability()) {
+            return Err(SubmitError::Unsupported { operation });
         }
         if flags.contains(Flags::FENCE) && !self.capabilities.contains(Capabilities::FENCE) {
             return Err(SubmitError::UnsupportedFence);
         }
-        match *operation {
-            Operation::Memcpy { source, target, len } => {
-                let descriptors = self.check_len(len)?;
-                self.check_alignment(source.addr() | target.addr() | len)?;
-                if overlap((source, len), (target, len)) {
-                    return Err(SubmitError::Overlap);
-                }
-                Ok(descriptors)
-            }
-            Operation::Memset { target, len, .. } => {
-                self.check_alignment(target.addr() | len)?;
-                self.check_len(len)
-            }
-            _ => self.check_lists(operation),
-        }
+        Ok(())
     }
 
     /// As [`check`](Self::check), for operations with lists.
@@ -309,6 +330,7 @@ impl ChannelInfo {
         }
     }
 
+    #[inline]
     fn check_len(&self, len: usize) -> Result<usize, SubmitError> {
         if len == 0 {
             return Err(SubmitError::ZeroLength);
@@ -322,6 +344,7 @@ impl ChannelInfo {
     }
 
     /// Checks a bitwise or of addresses and lengths: its low bits are those of any of them.
+    #[inline]
     fn check_alignment(&self, places: usize) -> Result<(), SubmitError> {
         if places & (self.alignment.get() - 1) == 0 {
             return Ok(());
@@ -406,6 +429,7 @@ impl ChannelInfo {
 }
 
 /// Whether two ranges, each a first byte and a length, share bytes.
+#[inline]
 fn overlap(a: (*const u8, usize), b: (*const u8, usize)) -> bool {
     let ((a, a_len), (b, b_len)) = ((a.0.addr(), a.1), (b.0.addr(), b.1));
     if a <= b { b - a < a_len } else { a - b < b_len }

@@ -10,12 +10,16 @@ use super::{DmaSource, DmaTarget, arena::Block};
 /// that the arena is mapped for can read and write it.
 ///
 /// The default is an empty buffer in no arena.
-pub struct DmaBuf {
-    /// Dangling if `block` is `None`; then `len` is 0.
+///
+/// It is one pointer: a buffer moves with every operation, from its owner to a queue and back.
+#[derive(Default)]
+pub struct DmaBuf(Option<Box<Buffer>>);
+
+struct Buffer {
     pointer: NonNull<u8>,
     len: usize,
-    /// Boxed, because a buffer moves with every operation and its block is not looked at.
-    block: Option<Box<Block>>,
+    /// Given back to the arena when the buffer is dropped.
+    _block: Block,
 }
 
 // SAFETY: a buffer is exclusive access to plain bytes.
@@ -26,14 +30,23 @@ unsafe impl Sync for DmaBuf {}
 // SAFETY: the block stays where it is when the value moves, and nobody else can reach it. While the
 // buffer serves as a source its owner has given it away, so nobody writes it.
 unsafe impl DmaSource for DmaBuf {}
-// SAFETY: as above. The field is a raw pointer: moving the value asserts nothing about the bytes.
+// SAFETY: as above. What leads to the bytes is a raw pointer: moving the value asserts nothing about
+// them.
 unsafe impl DmaTarget for DmaBuf {}
+
+const _: () = assert!(size_of::<DmaBuf>() == size_of::<usize>());
 
 impl DmaBuf {
     /// The first `len` bytes of `block`, which is at least that long.
     pub(super) fn new(block: Block, len: usize) -> Self {
         debug_assert!(len <= block.size());
-        Self { pointer: block.pointer(), len, block: Some(Box::new(block)) }
+        Self(Some(Box::new(Buffer { pointer: block.pointer(), len, _block: block })))
+    }
+
+    /// The first byte and the length; of the empty buffer in no arena, anything and 0.
+    #[inline]
+    fn bytes(&self) -> (NonNull<u8>, usize) {
+        self.0.as_ref().map_or((NonNull::dangling(), 0), |buffer| (buffer.pointer, buffer.len))
     }
 
     /// The part `range` of the buffer, as something to copy from or to. The whole buffer comes back
@@ -45,43 +58,43 @@ impl DmaBuf {
     #[must_use]
     pub fn slice(self, range: Range<usize>) -> DmaSlice {
         assert!(
-            range.start <= range.end && range.end <= self.len,
+            range.start <= range.end && range.end <= self.len(),
             "bytes {range:?} of a buffer of {}",
-            self.len
+            self.len()
         );
         DmaSlice { buffer: self, range }
-    }
-}
-
-impl Default for DmaBuf {
-    fn default() -> Self {
-        Self { pointer: NonNull::dangling(), len: 0, block: None }
     }
 }
 
 impl Deref for DmaBuf {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
+        let (pointer, len) = self.bytes();
         // SAFETY: initialised bytes of our own block (or none), which only this value reaches.
-        unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(pointer.as_ptr(), len) }
     }
 }
 
 impl DerefMut for DmaBuf {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
+        let (pointer, len) = self.bytes();
         // SAFETY: as in `deref`, and exclusive through `&mut self`.
-        unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(pointer.as_ptr(), len) }
     }
 }
 
 impl AsRef<[u8]> for DmaBuf {
+    #[inline]
     fn as_ref(&self) -> &[u8] {
         self
     }
 }
 
 impl AsMut<[u8]> for DmaBuf {
+    #[inline]
     fn as_mut(&mut self) -> &mut [u8] {
         self
     }
@@ -90,9 +103,9 @@ impl AsMut<[u8]> for DmaBuf {
 impl fmt::Debug for DmaBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DmaBuf")
-            .field("pointer", &self.pointer)
-            .field("len", &self.len)
-            .field("in_arena", &self.block.is_some())
+            .field("pointer", &self.as_ptr())
+            .field("len", &self.len())
+            .field("in_arena", &self.0.is_some())
             .finish()
     }
 }

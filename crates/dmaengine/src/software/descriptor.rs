@@ -66,17 +66,29 @@ impl Descriptor {
     /// If a list is longer: the caller has not checked it.
     #[inline]
     pub(crate) fn set(&mut self, operation: &Operation<'_>, flags: Flags) {
-        self.kind = operation.kind();
-        self.flags = flags;
+        (self.kind, self.flags) = (operation.kind(), flags);
         match *operation {
             Operation::Memcpy { source, target, len } => {
-                (self.source, self.target, self.len) = (source, target, len);
+                self.set_memcpy(source, target, len, flags);
             }
             Operation::Memset { pattern, target, len } => {
                 (self.pattern, self.target, self.len) = (pattern, target, len);
             }
             _ => self.set_lists(operation),
         }
+    }
+
+    /// Keeps a copy.
+    #[inline]
+    pub(crate) const fn set_memcpy(
+        &mut self,
+        source: *const u8,
+        target: *mut u8,
+        len: usize,
+        flags: Flags,
+    ) {
+        (self.kind, self.flags) = (OperationKind::Memcpy, flags);
+        (self.source, self.target, self.len) = (source, target, len);
     }
 
     fn set_lists(&mut self, operation: &Operation<'_>) {

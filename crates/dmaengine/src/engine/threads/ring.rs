@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 use super::{
     fence::AsymmetricFence,
     idle::Patience,
+    staged::{Copy, Staged},
     sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, current_cpu, park, park_timeout},
 };
 use crate::{Flags, Operation, OperationKind, Status, software::Descriptor};
@@ -180,6 +181,7 @@ pub(super) fn ring(size: usize) -> (Submitter, Worker) {
         failures: 0,
         reported_failures: 0,
         lens: vec![0; size].into(),
+        staged: Staged::new(),
         control: 0,
     };
     (submitter, Worker { shared, done: 0 })
@@ -214,6 +216,9 @@ pub(super) struct Submitter {
     reported_failures: u64,
     /// Of each slot's operation, in bytes.
     lens: Box<[usize]>,
+    /// Of those that were submitted and not issued, some from the second on: their slots are not
+    /// written yet.
+    staged: Staged,
     /// What `Signals::control` is.
     control: u64,
 }
@@ -224,20 +229,80 @@ impl Submitter {
         self.shared.slots.len() - (self.submitted - self.reported) as usize
     }
 
-    /// Adds an operation; `false` if the ring is full.
-    #[inline]
-    pub(super) fn submit(&mut self, operation: &Operation<'_>, flags: Flags) -> bool {
-        if self.space() == 0 {
-            return false;
+    /// Adds an operation, and returns its position; `None` if the ring is full.
+    pub(super) fn submit(&mut self, operation: &Operation<'_>, flags: Flags) -> Option<u64> {
+        if let Operation::Memcpy { source, target, len } = *operation {
+            return self.submit_memcpy(source, target, len, flags);
         }
-        self.shared.slot(self.submitted).with_mut(|slot| {
+        if self.space() == 0 {
+            return None;
+        }
+        self.write(self.submitted, |descriptor| descriptor.set(operation, flags));
+        Some(self.add(operation.len()))
+    }
+
+    /// Adds a copy.
+    ///
+    /// Its words come one by one, in registers. The caller of a channel has just written them into
+    /// an [`Operation`]; if they were read from there two at a time, the store buffer could not
+    /// answer. The load would wait until that is empty, and with it for every slot so far to come
+    /// from the worker's cache.
+    #[inline]
+    pub(super) fn submit_memcpy(
+        &mut self,
+        source: *const u8,
+        target: *mut u8,
+        len: usize,
+        flags: Flags,
+    ) -> Option<u64> {
+        if self.space() == 0 {
+            return None;
+        }
+        // The first of a batch may be the only one: its slot is written at once.
+        let place = (self.submitted - self.issued).wrapping_sub(1);
+        if !self.staged.put(place, Copy { source, target, len, flags }) {
+            self.write(self.submitted, |descriptor| {
+                descriptor.set_memcpy(source, target, len, flags);
+            });
+        }
+        Some(self.add(len))
+    }
+
+    /// Counts an operation whose slot is written, or which is staged, and returns its position.
+    #[inline]
+    fn add(&mut self, len: usize) -> u64 {
+        let position = self.submitted;
+        self.lens[self.shared.index(position)] = len;
+        self.submitted = position + 1;
+        position
+    }
+
+    /// Writes the slots of what is staged.
+    #[inline]
+    fn write_staged(&mut self) {
+        let Self { shared, staged, issued, .. } = self;
+        for (position, &Copy { source, target, len, flags }) in (*issued + 1..).zip(staged.take()) {
+            shared.slot(position).with_mut(|slot| {
+                // SAFETY: as in `write`.
+                unsafe { (*slot).descriptor.set_memcpy(source, target, len, flags) };
+            });
+        }
+    }
+
+    /// Writes the slot of a position that is not issued.
+    #[inline]
+    fn write(&self, position: u64, set: impl FnOnce(&mut Descriptor)) {
+        debug_assert!(position >= self.issued && position - self.reported < self.lens.len() as u64);
+        self.shared.slot(position).with_mut(|slot| {
             // SAFETY: the position is not issued, and what used the slot before was reported.
-            unsafe { (*slot).descriptor.set(operation, flags) };
+            set(unsafe { &mut (*slot).descriptor });
         });
-        let at = self.shared.index(self.submitted);
-        self.lens[at] = operation.len();
-        self.submitted += 1;
-        true
+    }
+
+    /// The position of the operation that is reported next.
+    #[inline]
+    pub(super) const fn reported(&self) -> u64 {
+        self.reported
     }
 
     /// Shows the worker what was submitted.
@@ -245,6 +310,7 @@ impl Submitter {
         if self.issued == self.submitted {
             return Wake::NotNeeded;
         }
+        self.write_staged();
         self.issued = self.submitted;
         // Release: the slots, and all that the caller wrote to the sources, come before.
         self.shared.issued.0.store(self.issued, Ordering::Release);
@@ -366,6 +432,8 @@ impl Submitter {
             // SAFETY: the worker has stopped, so all slots are ours.
             self.shared.slot(position).with_mut(|slot| unsafe { (*slot).status = Status::Aborted });
         }
+        // They are aborted by now.
+        self.staged.take();
         self.issued = self.submitted;
         let failures_before = failures.load(Ordering::Relaxed);
         // Relaxed, all: `set_control` releases them.

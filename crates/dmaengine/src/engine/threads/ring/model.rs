@@ -62,7 +62,7 @@ impl Model {
     }
 
     fn submit_and_issue(&mut self, index: usize) {
-        assert!(self.submitter.submit(&operation(index), Flags::empty()));
+        assert!(self.submitter.submit(&operation(index), Flags::empty()).is_some());
         if self.submitter.issue() == Wake::Unpark {
             self.worker.thread().unpark();
         }
@@ -113,12 +113,27 @@ fn no_wake_up_and_no_event_is_lost() {
 }
 
 #[test]
+fn a_batch_is_seen_whole_again_and_again() {
+    check(|| {
+        let mut model = Model::new(4);
+        for batch in [[0, 1], [2, 3]] {
+            assert!(model.submitter.submit(&operation(batch[0]), Flags::empty()).is_some());
+            model.submit_and_issue(batch[1]);
+            model.wait();
+            batch.into_iter().for_each(|index| model.expect_executed(index));
+        }
+        model.end();
+    });
+}
+
+#[test]
 fn a_slot_is_reused_only_after_its_report() {
     check(|| {
         let mut model = Model::new(3);
         model.submit_and_issue(0);
         model.submit_and_issue(1);
-        assert!(!model.submitter.submit(&operation(2), Flags::empty()), "the ring is full");
+        let refused = model.submitter.submit(&operation(2), Flags::empty());
+        assert_eq!(refused, None, "the ring is full");
         model.wait();
         model.expect_executed(0);
         model.submit_and_issue(2);

@@ -6,7 +6,7 @@ fn operation(len: usize) -> Operation<'static> {
 }
 
 fn submit(submitter: &mut Submitter, len: usize) -> bool {
-    submitter.submit(&operation(len), Flags::empty())
+    submitter.submit(&operation(len), Flags::empty()).is_some()
 }
 
 const fn aborted(len: usize) -> End {
@@ -96,6 +96,70 @@ fn wraps_in_order_awake_and_asleep() {
         );
         assert_eq!(seen, ROUNDS);
     }
+}
+
+/// What the worker executes of batches of each length, with a fill at some place, and with none.
+#[test]
+fn batches_of_any_length_are_executed_in_order() {
+    const SIZE: usize = 64;
+    let mut expected = 0;
+    let execute = |len| {
+        expected += 1;
+        assert_eq!(len, expected);
+    };
+    with_worker(
+        SIZE,
+        Duration::ZERO,
+        execute,
+        || (),
+        |submitter, unpark| {
+            let fills = [usize::MAX, 0, 1, 5, 33];
+            let mut number = 0;
+            for (length, fill) in (1..=SIZE).flat_map(|length| fills.map(|fill| (length, fill))) {
+                let first = number;
+                for place in 0..length {
+                    number += 1;
+                    let target = std::ptr::null_mut();
+                    let operation = match place {
+                        place if place == fill => {
+                            Operation::Memset { pattern: 0, target, len: number }
+                        }
+                        _ => operation(number),
+                    };
+                    let position = submitter.submit(&operation, Flags::empty());
+                    assert_eq!(position, Some(number as u64 - 1));
+                }
+                issue(submitter, unpark);
+                (first..number).for_each(|at| assert_eq!(next_end(submitter), executed(at + 1)));
+            }
+        },
+    );
+}
+
+#[test]
+fn a_stopped_batch_that_was_not_issued_leaves_nothing_to_the_next() {
+    with_worker(
+        8,
+        Duration::ZERO,
+        |len| assert!(len > 10, "an aborted one was executed"),
+        || (),
+        |submitter, unpark| {
+            for round in 0..3 {
+                assert!((1..=3).all(|len| submit(submitter, len)));
+                submitter.stop();
+                unpark();
+                while !submitter.is_stopped() {
+                    std::thread::yield_now();
+                }
+                submitter.abort_and_resume();
+                unpark();
+                (1..=3).for_each(|len| assert_eq!(next_end(submitter), aborted(len)));
+                assert!((11..=12).all(|len| submit(submitter, len + round)));
+                issue(submitter, unpark);
+                (11..=12).for_each(|len| assert_eq!(next_end(submitter), executed(len + round)));
+            }
+        },
+    );
 }
 
 #[test]
