@@ -109,7 +109,8 @@ impl Panel {
             .x_desc(self.x)
             .y_desc(self.y)
             .x_label_formatter(&|x| format!("{x}"))
-            .y_label_formatter(&|y| format!("{y}"))
+            // Without what a binary fraction lacks of a decimal one.
+            .y_label_formatter(&|y| format!("{}", (y * 1e6).round() / 1e6))
             .light_line_style(TRANSPARENT)
             .draw()?;
         for (index, line) in self.lines.iter().enumerate() {
