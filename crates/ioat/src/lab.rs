@@ -14,6 +14,7 @@
 //! ```
 
 mod cpu;
+mod mode;
 mod namespace;
 mod pattern;
 mod placement;
@@ -23,10 +24,11 @@ mod transfer;
 mod veth;
 
 pub use cpu::{allowed_cpus, pin_to_cpu, thread_cpu_time, thread_preemptions};
+pub use mode::{Mode, ParseModeError};
 pub use namespace::{Namespace, NamespaceError, PeerNamespace};
 pub use pattern::Pattern;
 pub use placement::Placement;
 pub use sender::{Sender, SenderConfig, SenderError, Sent};
-pub use stack_receiver::{ReadinessReceiver, StackReceiver};
+pub use stack_receiver::{Program, StackReceiver};
 pub use transfer::{Copied, Receiver, Transfer, TransferError, receive_stream};
 pub use veth::{VethBaseline, VethError};

@@ -140,9 +140,9 @@ impl Shared {
             let now = self.now();
             let (ended, looked) = (core.reap(now), now - start);
             if ended || looked >= patience {
-                let bytes = in_flight.saturating_sub(core.offload.bytes_in_flight());
-                let bytes = if ended { bytes } else { in_flight };
-                core.patience.learn(bytes, looked, ended);
+                let left = core.offload.bytes_in_flight();
+                let bytes = if ended { in_flight.saturating_sub(left) } else { 0 };
+                core.patience.learn(in_flight, bytes, looked);
                 return ended;
             }
             MutexGuard::bump(core);

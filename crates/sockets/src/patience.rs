@@ -46,18 +46,19 @@ impl Patience {
         Self::LIMIT
     }
 
-    /// The driver looked for `looked`. `ended`: then the copies of `bytes` had ended.
-    pub(crate) fn learn(&mut self, bytes: usize, looked: Duration, ended: bool) {
-        if bytes == 0 {
-            return;
-        }
+    /// The driver looked for `looked`, and saw copies of `ended` of the `in_flight` bytes end; 0 if it
+    /// gave up.
+    pub(crate) fn learn(&mut self, in_flight: usize, ended: usize, looked: Duration) {
         // A thread that has lost its processor meanwhile has not seen the engine.
-        let looked = looked.min(4 * Self::LIMIT);
-        let seen = looked.as_nanos() as f64 / bytes as f64;
-        // What has not ended takes longer than that; how long is not known.
-        let sample = if ended { seen } else { (2.0 * seen).max(self.nanos_per_byte) };
+        let looked = looked.min(4 * Self::LIMIT).as_nanos() as f64;
+        let sample = match ended {
+            // It takes longer than that; how long is not known.
+            0 => (2.0 * looked / in_flight.max(1) as f64).max(self.nanos_per_byte),
+            ended => looked / ended as f64,
+        };
         self.nanos_per_byte += (sample - self.nanos_per_byte) * Self::WEIGHT;
-        if ended {
+        // Not only that something ended: the whole would have been worth looking.
+        if ended > 0 && sample * in_flight as f64 <= Self::LIMIT.as_nanos() as f64 {
             (self.until_look, self.interval) = (0, 1);
         }
     }
@@ -96,7 +97,7 @@ mod tests {
         for _ in 0..1000 {
             let looked = patience.look_for(SHORT);
             looks += u32::from(looked > Duration::ZERO);
-            patience.learn(SHORT, looked, false);
+            patience.learn(SHORT, 0, looked);
         }
         assert!((16..48).contains(&looks), "{looks}: some at first, then one of 65");
     }
@@ -106,7 +107,7 @@ mod tests {
         let mut patience = Patience::default();
         for _ in 0..100 {
             let looked = patience.look_for(SHORT);
-            patience.learn(SHORT, looked, false);
+            patience.learn(SHORT, 0, looked);
         }
         // The next wait that is looked through tells, and so does each after it.
         let mut slept = 0;
@@ -118,7 +119,7 @@ mod tests {
             if looked.is_zero() {
                 slept += 1;
             } else {
-                patience.learn(SHORT, Duration::from_micros(6), true);
+                patience.learn(SHORT, SHORT, Duration::from_micros(6));
             }
             assert!(slept < 2 * Patience::INTERVAL_MAX, "{patience:?}");
         }
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn one_long_look_changes_little() {
         let mut patience = Patience::default();
-        patience.learn(SHORT, Duration::from_millis(10), true);
+        patience.learn(SHORT, SHORT, Duration::from_millis(10));
         assert!(patience.look_for(SHORT) > Patience::LIMIT);
     }
 
@@ -135,22 +136,28 @@ mod tests {
     fn a_few_long_looks_are_soon_forgotten() {
         let mut patience = Patience::default();
         for _ in 0..3 {
-            patience.learn(SHORT, Duration::from_millis(10), true);
+            patience.learn(SHORT, SHORT, Duration::from_millis(10));
         }
         let mut slept = 0;
         for _ in 0..100 {
             match patience.look_for(SHORT) {
                 Duration::ZERO => slept += 1,
-                _ => patience.learn(SHORT, Duration::from_micros(6), true),
+                _ => patience.learn(SHORT, SHORT, Duration::from_micros(6)),
             }
         }
         assert!(slept <= 4, "{slept} of 100");
     }
 
     #[test]
-    fn nothing_in_flight_teaches_nothing() {
+    fn a_part_that_ends_soon_does_not_make_the_whole_short() {
         let mut patience = Patience::default();
-        patience.learn(0, Duration::from_secs(1), true);
-        assert!(patience.look_for(SHORT) > Patience::LIMIT);
+        let mut looks = 0;
+        for _ in 0..1000 {
+            if patience.look_for(LONG) > Duration::ZERO {
+                looks += 1;
+                patience.learn(LONG, SHORT, Duration::from_micros(6));
+            }
+        }
+        assert!(looks < 32, "{looks} of 1000");
     }
 }

@@ -26,8 +26,9 @@
 //! * `cpu`: the receiving thread copies by itself.
 //! * `null` completes without copying: what is left to pay with a perfect engine.
 //!
-//! A program may block in its reads, or wait for readiness first and then read, as with `epoll`. All take
-//! turns, A B A B; a ratio is that of one round. Before the rounds each has a turn at each
+//! A program may block in its reads; or wait for readiness first and then read, as with `epoll`; or
+//! post buffers of a read's length ahead of the data, some megabytes of them, and take them as they
+//! come back. All take turns, A B A B; a ratio is that of one round. Before the rounds each has a turn at each
 //! point in which every byte is checked, and that is not timed. A reader may also *touch* the data: add
 //! up all bytes, in the timed part; lines that an engine has left elsewhere are paid for then.
 
@@ -41,9 +42,7 @@ mod results;
 
 pub use contest::{Contest, Error, Settings};
 pub use engine::ReceiveEngine;
-pub use figures::{
-    Figures, LinkKind, Mode, ParseLinkError, ParseModeError, Point, Program, Row, Scene,
-};
+pub use figures::{Figures, LinkKind, ParseLinkError, Point, Program, Row, Scene};
 pub use generator::{FrameKind, Generator, GeneratorHandle, ParseFrameError, Station};
 pub use picture::draw;
 pub use results::{Results, ScenePlacement};

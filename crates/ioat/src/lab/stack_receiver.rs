@@ -5,10 +5,15 @@ use std::{
     time::Duration,
 };
 
-use sockets::{PollEvents, PollFlags, Poller, TcpListener, TcpStream, Trigger};
+use sockets::{
+    PollEvents, PollFlags, Poller, ReceiveRing, Received, TcpListener, TcpStream, Trigger,
+};
 
-use super::{Copied, PeerNamespace, Receiver};
-use crate::host::Host;
+use super::{Copied, Mode, PeerNamespace, Receiver};
+use crate::{
+    host::Host,
+    measure::{Pieces, Reads},
+};
 
 const PORT: u16 = 9000;
 
@@ -49,8 +54,8 @@ impl Receiver for StackReceiver {
         None
     }
 
-    fn accept(&self) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(self.stream()?))
+    fn accept<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<Box<dyn Pieces + 'a>> {
+        Ok(Box::new(Reads { stream: self.stream()?, buffer }))
     }
 
     fn copied(&self) -> Option<Copied> {
@@ -63,33 +68,62 @@ impl Receiver for StackReceiver {
     }
 }
 
-/// The same, by a program with an event loop: it waits until the stream is readable, then reads, which
-/// does not wait.
+/// A program that receives in a way of its own.
 #[derive(Debug)]
-pub struct ReadinessReceiver<'a>(pub &'a StackReceiver);
+pub struct Program<'a> {
+    /// Its stack.
+    pub receiver: &'a StackReceiver,
+    /// The way.
+    pub mode: Mode,
+}
 
-impl Receiver for ReadinessReceiver<'_> {
-    fn address(&self) -> SocketAddrV4 {
-        self.0.address()
-    }
-
-    fn sender_namespace(&self) -> Option<Arc<PeerNamespace>> {
-        self.0.sender_namespace()
-    }
-
-    fn accept(&self) -> io::Result<Box<dyn Read + '_>> {
-        let stream = self.0.stream()?;
-        stream.set_nonblocking(true)?;
-        let poller = Poller::new(self.0.host.stack());
-        poller.add(&stream, 0, PollFlags::IN, Trigger::Level)?;
-        Ok(Box::new(WhenReadable { stream, poller, events: PollEvents::with_capacity(1) }))
-    }
-
-    fn copied(&self) -> Option<Copied> {
-        self.0.copied()
+impl Program<'_> {
+    /// The buffers of `len` bytes that are posted: as many as make 2 MiB, so that a thread that sleeps
+    /// until they are full is woken seldom, but at least 4 and at most 64.
+    #[must_use]
+    pub fn posted(len: usize) -> usize {
+        ((2 << 20) / len.max(1)).clamp(4, 64)
     }
 }
 
+impl Receiver for Program<'_> {
+    fn address(&self) -> SocketAddrV4 {
+        self.receiver.address()
+    }
+
+    fn sender_namespace(&self) -> Option<Arc<PeerNamespace>> {
+        self.receiver.sender_namespace()
+    }
+
+    fn accept<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<Box<dyn Pieces + 'a>> {
+        match self.mode {
+            Mode::Blocking => self.receiver.accept(buffer),
+            Mode::Nonblocking => {
+                let stream = self.receiver.stream()?;
+                stream.set_nonblocking(true)?;
+                let poller = Poller::new(self.receiver.host.stack());
+                poller.add(&stream, 0, PollFlags::IN, Trigger::Level)?;
+                let events = PollEvents::with_capacity(1);
+                Ok(Box::new(Reads { stream: WhenReadable { stream, poller, events }, buffer }))
+            }
+            Mode::Posted => {
+                let stream = self.receiver.stream()?;
+                let mut ring = ReceiveRing::new(&stream);
+                for _ in 0..Self::posted(buffer.len()) {
+                    let buffer = self.receiver.host.buffer(buffer.len());
+                    ring.post(buffer.map_err(io::Error::other)?);
+                }
+                Ok(Box::new(Posted { ring, _stream: stream }))
+            }
+        }
+    }
+
+    fn copied(&self) -> Option<Copied> {
+        self.receiver.copied()
+    }
+}
+
+/// Reads do not wait: the waiting is done before.
 #[derive(Debug)]
 struct WhenReadable {
     stream: TcpStream,
@@ -109,5 +143,27 @@ impl Read for WhenReadable {
                 outcome => return outcome,
             }
         }
+    }
+}
+
+/// Buffers that go round.
+#[derive(Debug)]
+struct Posted {
+    ring: ReceiveRing,
+    _stream: TcpStream,
+}
+
+impl Pieces for Posted {
+    fn next(&mut self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let Some(Received { buffer, result }) = self.ring.wait(Some(PATIENCE))? else {
+            return Ok(false);
+        };
+        let len = result?;
+        if len == 0 {
+            return Ok(false);
+        }
+        each(&buffer[..len])?;
+        self.ring.post(buffer);
+        Ok(true)
     }
 }

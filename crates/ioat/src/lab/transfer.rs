@@ -1,15 +1,9 @@
 //! One stream from the kernel's TCP to a receiver, measured or checked.
 
-use std::{
-    io::{self, Read},
-    net::SocketAddrV4,
-    ops::Sub,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddrV4, ops::Sub, sync::Arc, time::Duration};
 
 use super::{Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Sent};
-use crate::measure::{Measured, receive_all};
+use crate::measure::{Measured, Pieces, receive_all};
 
 /// What receives: a TCP/IP stack that listens somewhere.
 pub trait Receiver {
@@ -19,12 +13,13 @@ pub trait Receiver {
     /// Where the sender runs; the process's own namespace if `None`.
     fn sender_namespace(&self) -> Option<Arc<PeerNamespace>>;
 
-    /// Waits for the sender's connection; not for ever.
+    /// Waits for the sender's connection; not for ever. What it brings is received in reads into
+    /// `buffer`, or in pieces of that length at most.
     ///
     /// # Errors
     ///
     /// `TimedOut` if nobody came, and what the stack says.
-    fn accept(&self) -> io::Result<Box<dyn Read + '_>>;
+    fn accept<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<Box<dyn Pieces + 'a>>;
 
     /// Who copied received bytes to their readers so far; `None` if it keeps no account.
     fn copied(&self) -> Option<Copied>;
@@ -135,8 +130,8 @@ pub fn receive_stream(
     mut wrong: impl FnMut(u64, &[u8]) -> Option<u64>,
     join: impl FnOnce() -> Result<Sent, SenderError>,
 ) -> Result<(Measured, Sent), TransferError> {
-    let mut stream = match receiver.accept() {
-        Ok(stream) => stream,
+    let mut pieces = match receiver.accept(buffer) {
+        Ok(pieces) => pieces,
         // Why nobody came is what the sender knows.
         Err(error) => {
             return Err(join().err().map_or(TransferError::Receive(error), Into::into));
@@ -144,7 +139,7 @@ pub fn receive_stream(
     };
     let mut offset = 0;
     let mut first_wrong = None;
-    let measured = receive_all(&mut stream, buffer, |piece| {
+    let measured = receive_all(&mut *pieces, |piece| {
         if first_wrong.is_none() {
             first_wrong = wrong(offset, piece);
         }

@@ -19,7 +19,7 @@ fn bench(out: &str, more: &[&str]) -> Command {
 fn json_has_every_figure_and_the_picture_is_written() {
     let out = folder("bench-receive-json");
     let engines = ["--engine", "threads", "--engine", "null", "--json"];
-    let more = ["--mode", "blocking,nonblocking", "--touch", "no,yes"];
+    let more = ["--mode", "blocking,nonblocking,posted", "--touch", "no,yes"];
     let document = json(bench(out.to_str().unwrap(), &engines).args(more));
     has_fields(
         &document,
@@ -157,7 +157,7 @@ fn what_makes_no_sense_is_refused() {
     refuses(&mut bench(&["--link", "wire,wire"]), USAGE, &["--link has wire twice"]);
     refuses(&mut bench(&["--frame", "9000"]), USAGE, &["64K or 1448"]);
     refuses(&mut bench(&["--frame", "64K,64K"]), USAGE, &["--frame has 64K twice"]);
-    refuses(&mut bench(&["--mode", "async"]), USAGE, &["blocking or nonblocking"]);
+    refuses(&mut bench(&["--mode", "async"]), USAGE, &["nonblocking or posted"]);
     refuses(&mut bench(&["--mode", "blocking,blocking"]), USAGE, &["--mode has blocking twice"]);
     refuses(&mut bench(&["--touch", "yes,yes"]), USAGE, &["--touch"]);
     refuses(&mut bench(&["--read-size", "0"]), USAGE, &["1 byte"]);

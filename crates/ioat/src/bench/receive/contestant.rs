@@ -12,18 +12,21 @@ use sockets::Config;
 use super::{
     contest::{Error, Settings},
     engine::ReceiveEngine,
-    figures::{Figures, LinkKind, Mode, Point, Program, Row, Scene},
+    figures::{Figures, LinkKind, Point, Program, Row, Scene},
     generator::{Generator, GeneratorHandle, Station},
 };
 use crate::{
     host::Host,
     host_side,
     lab::{
-        Copied, Pattern, ReadinessReceiver, Receiver, Sender, SenderConfig, SenderError, Sent,
-        StackReceiver, TransferError, receive_stream, thread_preemptions,
+        self, Copied, Pattern, Receiver, Sender, SenderConfig, SenderError, Sent, StackReceiver,
+        TransferError, receive_stream, thread_preemptions,
     },
     measure::{Measured, Samples},
 };
+
+/// Large buffers start at a page, in bytes.
+const PAGE: usize = 4096;
 
 /// What Linux sends.
 const PATTERN: Pattern = Pattern::new(0x7a9);
@@ -73,6 +76,10 @@ impl Contestant {
         let address = Ipv4Cidr { address: network(2), prefix_len: 24 };
         let config = Config { copybreak: settings.copybreak, ..Config::new(address) };
         let longest = settings.read_sizes.iter().copied().max().unwrap_or(1);
+        // Beside the one for reads those that are posted; each takes whole pages.
+        let posted = |len: &usize| lab::Program::posted(*len) * len.next_multiple_of(PAGE);
+        let buffer_bytes = longest.next_multiple_of(PAGE)
+            + settings.read_sizes.iter().map(posted).max().unwrap_or(0);
         let (host, source) = match scene.link {
             LinkKind::Wire => {
                 let there = Station { mac: config.mac.0, address: address.address };
@@ -80,7 +87,7 @@ impl Contestant {
                 let here = Station { mac: [0x02, 0x10, 0, 0, number, 1], address: network(1) };
                 let mut handle = None;
                 let link_bytes = Generator::arena_len(scene.frame);
-                let host = Host::on_link(device, &config, link_bytes, longest, |arena| {
+                let host = Host::on_link(device, &config, link_bytes, buffer_bytes, |arena| {
                     let (link, its) = Generator::open(arena, scene.frame, here, there)?;
                     handle = Some(its);
                     Ok(Box::new(link))
@@ -89,9 +96,10 @@ impl Contestant {
             }
             LinkKind::Tap => {
                 let tap = TapConfig::new(format!("ioat{number}"));
-                let host = Host::on_link(device, &config, tap.arena_len(), longest, |arena| {
-                    Ok(Box::new(Tap::open(arena, &tap)?))
-                })?;
+                let host =
+                    Host::on_link(device, &config, tap.arena_len(), buffer_bytes, |arena| {
+                        Ok(Box::new(Tap::open(arena, &tap)?))
+                    })?;
                 host_side::configure(host.interface(), address)?;
                 (host, None)
             }
@@ -124,11 +132,8 @@ impl Contestant {
             |receiver: &StackReceiver| (receiver.copied(), thread_preemptions().unwrap_or(0));
         let before = account(receiver);
         let Program { mode, touch } = point.program;
-        let how: &dyn Receiver = match mode {
-            Mode::Blocking => receiver,
-            Mode::Nonblocking => &ReadinessReceiver(receiver),
-        };
-        let outcome = source.stream(how, buffer, touch, bytes, checked);
+        let how = lab::Program { receiver, mode };
+        let outcome = source.stream(&how, buffer, touch, bytes, checked);
         let after = account(receiver);
         let (measured, sent) = outcome.map_err(|error| Error::Transfer {
             engine: name.clone(),

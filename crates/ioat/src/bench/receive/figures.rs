@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr};
 use serde::{Serialize, Serializer};
 
 use super::{contestant::Turn, generator::FrameKind};
-use crate::measure::Samples;
+use crate::{lab::Mode, measure::Samples};
 
 /// What the stream comes over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -61,44 +61,6 @@ impl fmt::Display for Scene {
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-/// How the program waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// In the call that reads.
-    Blocking,
-    /// Until the stream is readable; then it reads, which does not wait.
-    Nonblocking,
-}
-
-impl Mode {
-    /// The name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Blocking => "blocking",
-            Self::Nonblocking => "nonblocking",
-        }
-    }
-}
-
-/// A text that names no way to read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no way to read: use blocking or nonblocking")]
-pub struct ParseModeError(String);
-
-impl FromStr for Mode {
-    type Err = ParseModeError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "blocking" => Ok(Self::Blocking),
-            "nonblocking" => Ok(Self::Nonblocking),
-            _ => Err(ParseModeError(text.into())),
-        }
-    }
 }
 
 /// What the program does.
@@ -220,14 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn links_and_modes_are_parsed() {
+    fn links_are_parsed() {
         for link in [LinkKind::Wire, LinkKind::Tap] {
             assert_eq!(link.as_str().parse(), Ok(link));
         }
         assert!("eth0".parse::<LinkKind>().is_err());
-        for mode in [Mode::Blocking, Mode::Nonblocking] {
-            assert_eq!(mode.as_str().parse(), Ok(mode));
-        }
-        assert!("async".parse::<Mode>().is_err());
     }
 }

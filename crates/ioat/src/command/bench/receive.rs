@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ioat::{
     bench::receive::{
-        Contest, Error, FrameKind, LinkKind, Mode, Program, ReceiveEngine, Results, Settings, draw,
+        Contest, Error, FrameKind, LinkKind, Program, ReceiveEngine, Results, Settings, draw,
     },
     engine::EngineName,
-    lab::Namespace,
+    lab::{Mode, Namespace},
 };
 use netdma::Copybreak;
 use serde::Serialize;
@@ -49,8 +49,8 @@ pub(crate) struct Receive {
     #[arg(long = "read-size", value_name = "A,B,C", value_delimiter = ',',
           default_value = "64,1K,4K,16K,64K,256K,1M,4M", value_parser = size::parse_length)]
     read_sizes: Vec<usize>,
-    /// How the program waits: `blocking`, in its reads; `nonblocking`, until the stream is readable, and
-    /// then it reads; or both.
+    /// How the program receives: `blocking`, it waits in its reads; `nonblocking`, it waits until the
+    /// stream is readable and then reads; `posted`, it has posted buffers ahead; or several.
     #[arg(long = "mode", value_name = "M,N", value_delimiter = ',', default_value = "blocking")]
     modes: Vec<Mode>,
     /// Whether the reader adds up all bytes that it has read: `no` or `yes`, or both.

@@ -1,5 +1,8 @@
 use super::*;
-use crate::bench::receive::{FrameKind, LinkKind, Mode, Point, Program, Scene};
+use crate::{
+    bench::receive::{FrameKind, LinkKind, Point, Program, Scene},
+    lab::Mode,
+};
 
 fn samples(values: &[f64]) -> Samples {
     let mut samples = Samples::default();
