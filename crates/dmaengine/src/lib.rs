@@ -26,7 +26,7 @@
 //!
 //! | way | memory | how it ends |
 //! | --- | --- | --- |
-//! | [`Copier`] | owned buffers go in and come out, with `.await` or blocking | each copy for itself, with a deadline |
+//! | [`Copier`] | owned buffers go in and come out, with `.await` or blocking | each operation for itself, with a deadline |
 //! | [`Queue`] | owned buffers, or tokens of a pool ([`PacketBuf`]), with a tag | [`poll`](Queue::poll) or [`wait`](Queue::wait) for many |
 //! | [`scope()`] | borrowed: any `&[u8]` and `&mut [u8]` | the scope joins, on every way out of it |
 //! | [`DmaChannel`] | raw pointers, `unsafe` | [`DmaChannel::poll`] |
@@ -112,7 +112,7 @@ mod status;
 pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
 pub use channel::{DmaChannel, Stuck, SubmitError};
 pub use cookie::Cookie;
-pub use copier::{Copied, Copier, CopyError, Copying};
+pub use copier::{Batch, Copied, Copier, CopyError, CopyOptions, Copying};
 pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
 pub use iova::{IovaMap, IovaRegion};

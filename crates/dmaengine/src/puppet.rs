@@ -15,8 +15,8 @@ use std::{
 use rustix::event::EventfdFlags;
 
 use crate::{
-    Channel, ChannelInfo, Completion, Cookie, DmaChannel, DmaSource, DmaTarget, Flags, Kind,
-    Operation, Status, Stuck, SubmitError, Successes,
+    Capabilities, Channel, ChannelInfo, Completion, Cookie, DmaChannel, DmaSource, DmaTarget,
+    Flags, Kind, Operation, Status, Stuck, SubmitError, Successes,
     software::{self, Descriptor},
 };
 
@@ -46,6 +46,9 @@ struct State {
     /// Each operation ends at this many polls after it was issued; `None` for not by itself.
     ends_after_polls: Option<u32>,
     is_stuck: bool,
+    /// The next termination is the last that succeeds, and leaves the channel down.
+    breaks_when_stopped: bool,
+    is_down: bool,
     terminations: usize,
     /// The longest time that a termination was given.
     patience: Duration,
@@ -132,6 +135,13 @@ impl Puppet {
         (Channel::from(Box::new(puppet) as Box<dyn DmaChannel>), strings)
     }
 
+    /// A channel that can do no more than this.
+    pub(crate) fn with_capabilities(capabilities: Capabilities) -> (Channel, Strings) {
+        let (mut puppet, strings) = Self::new(8, None);
+        puppet.info.capabilities = capabilities;
+        (Channel::from(Box::new(puppet) as Box<dyn DmaChannel>), strings)
+    }
+
     fn new(ring_size: usize, event: Option<Arc<OwnedFd>>) -> (Self, Strings) {
         let info = ChannelInfo {
             capabilities: software::CAPABILITIES,
@@ -151,6 +161,8 @@ impl Puppet {
             successes: VecDeque::new(),
             ends_after_polls: None,
             is_stuck: false,
+            breaks_when_stopped: false,
+            is_down: false,
             terminations: 0,
             patience: Duration::ZERO,
             doorbells: 0,
@@ -190,6 +202,11 @@ impl Strings {
     /// Cookies of those, oldest first.
     pub(crate) fn cookies(&self) -> Vec<Cookie> {
         self.state().ring.iter().map(|op| op.cookie).collect()
+    }
+
+    /// How those are to be done, oldest first.
+    pub(crate) fn flags(&self) -> Vec<Flags> {
+        self.state().ring.iter().map(|op| op.descriptor.flags()).collect()
     }
 
     /// Doorbells so far.
@@ -245,6 +262,11 @@ impl Strings {
     /// Whether terminating fails.
     pub(crate) fn set_stuck(&self, is_stuck: bool) {
         self.state().is_stuck = is_stuck;
+    }
+
+    /// The next termination is the last that succeeds, and leaves the channel down.
+    pub(crate) fn break_when_stopped(&self) {
+        self.state().breaks_when_stopped = true;
     }
 
     /// The next submission is taken by the engine, and then panics.
@@ -314,6 +336,9 @@ unsafe impl DmaChannel for Puppet {
     ) -> Result<Cookie, SubmitError> {
         self.info.check(operation, flags)?;
         let mut state = self.strings.state();
+        if state.is_down {
+            return Err(SubmitError::ChannelDown);
+        }
         if state.ring.len() == state.ring_size {
             return Err(SubmitError::RingFull);
         }
@@ -386,6 +411,9 @@ unsafe impl DmaChannel for Puppet {
         state.terminations += 1;
         if state.is_stuck {
             return Err(Stuck);
+        }
+        if state.breaks_when_stopped {
+            (state.is_down, state.is_stuck) = (true, true);
         }
         for op in state.ring.iter_mut().filter(|op| op.end.is_none()) {
             op.run(Status::Aborted);

@@ -91,11 +91,35 @@ fn lists_that_are_used_again_allocate_nothing() {
 #[test]
 fn a_copier_allocates_nothing() {
     let copier = Copier::new(channel(), TIMEOUT).unwrap();
-    let mut idle = Some((vec![1u8; 64], vec![0u8; 64]));
+    let mut memory = Some((vec![1u8; 64], vec![0u8; 64]));
+    let mut lists = Some((vec![vec![1u8; 8], vec![2; 8]], vec![vec![0u8; 4], vec![0; 12]]));
     let count = allocations(|| {
-        let (source, target) = idle.take().unwrap();
-        let done = copier.copy(source, target).wait().unwrap();
-        idle = Some((done.source, done.target));
+        let (source, target) = memory.take().unwrap();
+        let copied = copier.copy(source, target).wait().unwrap();
+        let filled = copier.fill(7, copied.target).wait().unwrap();
+        memory = Some((copied.source, filled.target));
+        let (sources, targets) = lists.take().unwrap();
+        let done = copier.copy_sg(sources, targets).wait().unwrap();
+        lists = Some((done.source, done.target));
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn a_batch_allocates_nothing() {
+    let copier = Copier::new(channel(), TIMEOUT).unwrap();
+    let mut memory = [(); 8].map(|()| Some((vec![1u8; 64], vec![0u8; 64])));
+    let count = allocations(|| {
+        let mut batch = copier.batch();
+        let copies = memory.each_mut().map(|memory| {
+            let (source, target) = memory.take().unwrap();
+            batch.copy(source, target)
+        });
+        batch.issue();
+        for (memory, copy) in memory.iter_mut().zip(copies) {
+            let done = copy.wait().unwrap();
+            *memory = Some((done.source, done.target));
+        }
     });
     assert_eq!(count, 0);
 }

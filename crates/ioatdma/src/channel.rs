@@ -40,8 +40,10 @@ use crate::{
 const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a channel that is given up may take to become idle.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the empty descriptor that starts a chain may take.
+/// How long the empty descriptor that starts a chain may take, while a client polls.
 const START_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long it may take when a channel is opened. A model's thread may have to wait for a processor.
+const FIRST_START_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Whether operations are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +140,7 @@ impl IoatChannel {
             shared,
         };
         channel.reset(RESET_TIMEOUT)?;
-        channel.start()?;
+        channel.start(FIRST_START_TIMEOUT)?;
         Ok(channel)
     }
 
@@ -251,24 +253,22 @@ unsafe impl DmaChannel for IoatChannel {
         vectors.clear(&**bar, &**platform, self.index);
         // Before looking where the channel stands: what ends after the look then interrupts.
         self.registers.set_control(ChanCtrl::RUN);
-        // Who has waited finds out whether the completion word was lost.
-        self.idle_polls = POLLS_BEFORE_CHANSTS;
         let status = self.registers.status();
         if status == ChanStatus::GONE || status.state() == ChanState::Halted {
-            // For `poll` to deal with.
+            // For `poll` to deal with, which is to look.
+            self.idle_polls = POLLS_BEFORE_CHANSTS;
             return false;
         }
-        let count = self.completed_by(status);
         let mut to_report = std::mem::take(&mut self.to_report);
-        if self.complete(count, &mut |completion| to_report.push_back(completion)) {
-            self.watchdog.progress();
-        }
+        self.take_register(status, &mut |completion| to_report.push_back(completion));
         self.to_report = to_report;
         let waits = self.ring.has_issued_operation();
         if waits {
             // The time runs while the client waits.
             let now = self.registers.now();
             self.watchdog.starts(now);
+            // Who has waited finds out whether the completion word was lost.
+            self.idle_polls = POLLS_BEFORE_CHANSTS;
             if !self.ring.has_null() {
                 let index = self.ring.index(self.ring.head());
                 let control = Control::INT_EN | Control::COMPL_WRITE;
@@ -300,7 +300,7 @@ unsafe impl DmaChannel for IoatChannel {
                 };
                 self.settle(stopped, Status::Aborted, &mut report);
                 // The channel is idle in any case. If it does not start, it is down.
-                let _ = self.start();
+                let _ = self.start(START_TIMEOUT);
                 Ok(())
             }
             Err(ResetError::Gone) => {

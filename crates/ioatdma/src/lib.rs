@@ -1,4 +1,4 @@
-//! The I/OAT driver (Intel `QuickData`, version 3.2) for user space.
+//! The I/OAT driver (Intel `QuickData`, versions 1.2 to 3.4) for user space.
 //!
 //! # Model
 //!
@@ -12,14 +12,37 @@
 //!       |                |                             |
 //!       v                v                             v
 //!   descriptors --> DMACOUNT --> device --> completion word --> operations end, in order
-//!                                  | halts
+//!                                  | halts, or hangs
 //!                                  +--> CHANERR --> reset --> a new chain
 //! ```
 //!
+//! [`pci`] tells which devices there are, and [`quirks`] in what they deviate. Version 1.2 has no
+//! DMACOUNT: its doorbell links the new descriptors behind the last one and commands APPEND. All else
+//! is the same for it.
+//!
+//! # When something goes wrong
+//!
 //! A descriptor that fails halts the channel. [`poll`](dmaengine::DmaChannel::poll) then reads the
 //! reason from CHANERR, resets the channel and starts it again: operations before the failed one have
-//! succeeded, it has its own [`Status`](dmaengine::Status), those behind it are aborted. The reset is
-//! also the proof that the device is idle, which stands before any memory goes back to its owner.
+//! succeeded, it has its own [`Status`](dmaengine::Status), those behind it are aborted or done, as
+//! [`Options::behind`] says. The reset is also the proof that the device is idle, which stands before
+//! any memory goes back to its owner.
+//!
+//! A channel that stands still, though it has work, is asked by CHANSTS: the write of its completion
+//! word may have been lost. If it does stand still, it has two strikes ([`Options::watchdog`]): its
+//! doorbell is rung again; it is reset, and the operation that it stands at ends as
+//! [`TimedOut`](dmaengine::Status::TimedOut). The clock is looked at when the channel is polled or
+//! armed, and its event comes in time for that.
+//!
+//! A reset that does not end leaves a channel of which nothing is known. It takes no operations, and
+//! what is in flight stays in flight, because the device may still write there. As long as somebody
+//! polls, the reset is looked at and tried again; should it end, all that was in flight ends, as
+//! [`DeviceLost`](dmaengine::Status::DeviceLost) if nothing better is known of it, and the channel is
+//! back. A channel that was reset and does not start is started again later likewise. If the device has
+//! left the bus, it reaches no memory, and all ends at once. [`Options::on_incident`] hears of each.
+//!
+//! Whatever the device writes or says, no call goes round in circles, and nothing outside the ring is
+//! touched: an address that is not in flight ends nothing.
 //!
 //! # From operations to descriptors
 //!
@@ -28,14 +51,25 @@
 //! operation came with [`NO_STATUS`](dmaengine::Flags::NO_STATUS); the last one that a doorbell
 //! issues always does. None of them is part of the ring before all are written.
 //!
+//! Exclusive or, P and Q take one per XFERCAP bytes too, or two if they have more sources than fit one;
+//! with 9 to 16 sources, the others are in a *super extended descriptor* outside the ring. Before
+//! version 3.3 an empty descriptor ends such an operation
+//! ([`RAID_COMPLETIONS_PASS`](quirks::Quirks::RAID_COMPLETIONS_PASS)). A check that finds a mismatch
+//! writes its result to its descriptor, or halts the channel, which then goes on behind it: to find
+//! something is no failure.
+//!
 //! The hardware's fence is a bit of the descriptor *before*: it ends before the next begins. An
 //! operation with [`FENCE`](dmaengine::Flags::FENCE) sets it there, if that descriptor was not
 //! issued. What was issued belongs to the device; an empty descriptor is then put between, in a slot
 //! that operations never get, so that a fence needs no more room than there is
 //! [space](dmaengine::DmaChannel::space) for.
 //!
-//! There are no cache hints. What the hardware has for them, tags that steer writes into the cache of
-//! one CPU, works only where the firmware has filled a table for it.
+//! # What it does not do
+//!
+//! Direct cache access (DCA), by which a device tags its writes for the cache of one CPU, is left out:
+//! it works only where the firmware has filled a table of tags, and it excludes exclusive or, P and Q.
+//! So there are no cache hints. CRC, DIF, page breaks and multicast, which some versions have, are no operations of
+//! `dmaengine`.
 //!
 //! # What it runs on
 //!
@@ -66,6 +100,10 @@
 //! The device raises one interrupt per re-arming. [`arm`](dmaengine::DmaChannel::arm) re-arms first
 //! and then puts an empty descriptor that interrupts behind everything issued so far; data
 //! descriptors never interrupt, so a busy channel that is polled costs no interrupt at all.
+//!
+//! They come by MSI-X, MSI or a line ([`Interrupts`]), to each channel by itself or to all by one
+//! vector, which is then sorted by whoever waits; or not at all, and channels are polled. The device can
+//! hold them back, so that several become one ([`Options::interrupt_delay`]).
 
 mod bar;
 mod channel;

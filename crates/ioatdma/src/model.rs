@@ -4,7 +4,8 @@
 //!
 //! The driver is the real one, from submission to report; only the words that it shares with the
 //! device are loom's. The device is the least that hardware guarantees: what it reads after it has
-//! seen DMACOUNT is as new as the doorbell, and the completion word comes behind all it wrote.
+//! seen DMACOUNT, or a command, is as new as that; what it reads of a descriptor is as new as the
+//! address by which it found it; and the completion word comes behind all it wrote.
 
 use std::{
     cell::RefCell,
@@ -24,10 +25,6 @@ use crate::{
     pci,
     registers::{CBVER, CHANCMP, CHANCNT, CHANNEL_BLOCK, DMACOUNT, Layout, XFERCAP},
 };
-
-const CHANCMD: u64 = Layout::RING.command;
-const CHANSTS: u64 = Layout::RING.status;
-const CHAINADDR: u64 = Layout::RING.chain_address;
 
 thread_local! {
     /// The lines of this run's driver by bus address. All of loom's threads are in one.
@@ -75,7 +72,8 @@ impl Word {
 
 /// The device: one channel.
 struct Silicon {
-    /// DMACOUNT.
+    layout: Layout,
+    /// DMACOUNT; in version 1 the number of START and APPEND commands.
     count: AtomicU16,
     /// Registers that are used while only one thread is there.
     registers: Mutex<Registers>,
@@ -88,7 +86,14 @@ struct Registers {
     next: u64,
     completion: u64,
     status: u64,
+    /// Descriptors processed; in version 1 the commands that were followed.
     processed: u16,
+    /// Version 1: CHAINADDR.
+    chain: u64,
+    /// Version 1: the last descriptor, whose end is looked at again.
+    last: u64,
+    /// Version 1: the command that was START.
+    started: u16,
 }
 
 const COMPL_WRITE: u64 = 1 << 35;
@@ -106,17 +111,45 @@ impl Silicon {
         update(&mut self.registers.lock().expect("no panic"));
     }
 
-    /// Processes a descriptor, if the doorbell has rung for one.
-    fn step(&self) -> bool {
-        let Registers { next: at, completion, processed, .. } = self.registers();
+    fn chains(&self) -> bool {
+        self.layout == Layout::CHAIN
+    }
+
+    /// The descriptor whose turn it is, if the doorbell has rung for one.
+    fn next(&self) -> Option<u64> {
+        let Registers { next, processed, last, started, .. } = self.registers();
         // Acquire: reads that the device makes because of the doorbell come after it.
-        if self.count.load(Ordering::Acquire) == processed {
-            return false;
+        let count = self.count.load(Ordering::Acquire);
+        if !self.chains() {
+            return (count != processed).then_some(next);
         }
+        // The registers are not loom's: START is seen when the command is.
+        if count < started {
+            return None;
+        }
+        if next != 0 {
+            return Some(next);
+        }
+        if count == processed {
+            return None;
+        }
+        self.update(|registers| registers.processed = count);
+        let (lines, index) = line(last);
+        // Acquire: what is read there is read after its address.
+        let next = lines[index][3].load(Ordering::Acquire);
+        (next != 0).then_some(next)
+    }
+
+    /// Processes a descriptor, if there is one.
+    fn step(&self) -> bool {
+        let Some(at) = self.next() else { return false };
+        let completion = self.registers().completion;
         let (lines, index) = line(at);
         // Relaxed: a device's reads are no more than that.
-        let [head, source, target, next] =
-            [0, 1, 2, 3].map(|word| lines[index][word].load(Ordering::Relaxed));
+        let [head, source, target] =
+            [0, 1, 2].map(|word| lines[index][word].load(Ordering::Relaxed));
+        // Acquire: as above.
+        let next = lines[index][3].load(Ordering::Acquire);
         if head & NULL == 0 {
             self.copy(source, target, head as u32 as usize);
         }
@@ -125,12 +158,41 @@ impl Silicon {
             // Release: posted writes stay in order.
             lines[index][0].store(at | ACTIVE, Ordering::Release);
         }
+        let chains = self.chains();
         self.update(|registers| {
             registers.next = next;
+            registers.last = at;
             registers.status = at | ACTIVE;
-            registers.processed = processed.wrapping_add(1);
+            if !chains {
+                registers.processed = registers.processed.wrapping_add(1);
+            }
         });
         true
+    }
+
+    fn command(&self, command: u8) {
+        match command {
+            0x20 => {
+                self.update(|registers| *registers = Registers { status: HALTED, ..*registers });
+                self.update(|registers| (registers.next, registers.started) = (0, 0));
+                self.update(|registers| registers.processed = 0);
+                self.count.store(0, Ordering::Relaxed);
+            }
+            // START and APPEND.
+            1 | 2 => {
+                // Nobody else writes it.
+                let count = self.count.load(Ordering::Relaxed) + 1;
+                if command == 1 {
+                    self.update(|registers| {
+                        (registers.next, registers.started) = (registers.chain, count);
+                        registers.status = ACTIVE;
+                    });
+                }
+                // Relaxed: the driver's fence is what orders it.
+                self.count.store(count, Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 
     fn copy(&self, source: u64, target: u64, len: usize) {
@@ -160,6 +222,7 @@ impl Bar for Silicon {
         match offset {
             CHANCNT => 1,
             XFERCAP => 20,
+            CBVER if self.chains() => 0x12,
             CBVER => 0x32,
             // CHANCMD: a RESET has ended.
             _ => 0,
@@ -168,22 +231,24 @@ impl Bar for Silicon {
     fn read16(&self, _: u64) -> u16 {
         0
     }
-    fn read32(&self, _: u64) -> u32 {
-        0
+    fn read32(&self, offset: u64) -> u32 {
+        match offset.wrapping_sub(CHANNEL + Layout::CHAIN.status) {
+            0 if self.chains() => self.registers().status as u32,
+            4 if self.chains() => (self.registers().status >> 32) as u32,
+            _ => 0,
+        }
     }
     fn read64(&self, offset: u64) -> u64 {
-        assert_eq!(offset, CHANNEL + CHANSTS);
+        assert_eq!(offset, CHANNEL + Layout::RING.status);
         self.registers().status
     }
     fn write8(&self, offset: u64, value: u8) {
-        const CHANCMD_RESET: (u64, u8) = (CHANNEL + CHANCMD, 0x20);
-        if (offset, value) == CHANCMD_RESET {
-            self.update(|registers| *registers = Registers { status: HALTED, ..*registers });
-            self.count.store(0, Ordering::Relaxed);
+        if offset == CHANNEL + self.layout.command {
+            self.command(value);
         }
     }
     fn write16(&self, offset: u64, value: u16) {
-        if offset == CHANNEL + DMACOUNT {
+        if !self.chains() && offset == CHANNEL + DMACOUNT {
             // Relaxed: the driver's fence is what orders it.
             self.count.store(value, Ordering::Relaxed);
         }
@@ -191,13 +256,18 @@ impl Bar for Silicon {
     fn write32(&self, offset: u64, value: u32) {
         let low = u64::from(value);
         let high = low << 32;
-        self.update(|registers| match offset - CHANNEL {
-            CHAINADDR => registers.next = low,
-            // With its high half it takes effect.
-            offset if offset == CHAINADDR + 4 => {
-                registers.next |= high;
-                registers.processed = 0;
-                registers.status = ARMED;
+        let chain_address = self.layout.chain_address;
+        let chains = self.chains();
+        self.update(|registers| match offset.wrapping_sub(CHANNEL) {
+            offset if offset == chain_address => registers.chain = low,
+            offset if offset == chain_address + 4 => {
+                registers.chain |= high;
+                // With its high half it takes effect, or with START.
+                if !chains {
+                    registers.next = registers.chain;
+                    registers.processed = 0;
+                    registers.status = ARMED;
+                }
             }
             CHANCMP => registers.completion = low,
             offset if offset == CHANCMP + 4 => registers.completion |= high,
@@ -234,7 +304,7 @@ fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
     let resources = Resources {
         engine: "loom".into(),
         kind: Kind::Model,
-        id: pci::Id::intel(0x2f20),
+        id: pci::Id::intel(if silicon.chains() { 0x1a38 } else { 0x2f20 }),
         numa_node: None,
         bar: Arc::clone(silicon) as _,
         platform: Arc::new(Identity),
@@ -249,17 +319,28 @@ fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
 /// each report, and the target read.
 #[test]
 fn model_of_descriptors_and_completion_word() {
+    check(Layout::RING);
+}
+
+/// Version 1: the device looks at the end of the chain while the driver links more behind it.
+#[test]
+fn model_of_a_chain_that_grows() {
+    check(Layout::CHAIN);
+}
+
+fn check(layout: Layout) {
     const COPIES: u64 = 5;
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_branches = 100_000;
-    builder.check(|| {
+    builder.check(move || {
         LINES.with_borrow_mut(Vec::clear);
         let arena = Arena::new(4096).expect("memory");
         let buffer = arena.alloc(16).expect("room");
         let (from, to) = (buffer.as_ptr(), buffer.as_ptr().wrapping_add(8).cast_mut());
         let [source, target] = [(); 2].map(|()| Arc::new(Word(UnsafeCell::new(0))));
         let silicon = Arc::new(Silicon {
+            layout,
             count: AtomicU16::new(0),
             registers: Mutex::default(),
             buffers: Mutex::new(vec![

@@ -7,6 +7,10 @@
 //! ```
 //!
 //! Positions count descriptors since the ring was made; a slot is a position modulo the ring's size.
+//!
+//! That a descriptor has ended is known from the completion word, as a rule. Where it is known from
+//! CHANSTS, the word is *owed*: it may be late, and name the descriptor's slot when that is in use again.
+//! So slots are free only when the word has told of them, or of later ones: then it means one position.
 
 use std::ops::Range;
 
@@ -83,6 +87,8 @@ pub(crate) struct Ring {
     lead: u64,
     issued: u64,
     tail: u64,
+    /// The positions before `tail` whose end the completion word has not told of.
+    owed: u64,
     /// Where the chain began.
     chain: u64,
     /// Where the descriptor is that is no operation's, if there is one: it starts the chain or raises
@@ -111,6 +117,7 @@ impl Ring {
             lead: Cookie::FIRST.get(),
             issued: 0,
             tail: 0,
+            owed: 0,
             chain: 0,
             null: None,
             fence: false,
@@ -128,7 +135,7 @@ impl Ring {
     /// Lets operations have what is free, but for `withheld` slots and those that they never get.
     pub(crate) fn set_limit(&mut self, withheld: usize) {
         let reserved = RESERVED - usize::from(self.null.is_some()) - usize::from(self.fence);
-        let used = (self.head - self.tail) as usize + reserved + withheld;
+        let used = (self.head - self.oldest_untold()) as usize + reserved + withheld;
         self.limit = self.head + self.slots.len().saturating_sub(used) as u64;
     }
 
@@ -150,7 +157,7 @@ impl Ring {
     /// Appends a descriptor. There must be a free slot.
     #[inline]
     fn push(&mut self, slot: Slot) {
-        debug_assert!(self.head - self.tail < self.mask);
+        debug_assert!(self.head - self.oldest_untold() < self.mask);
         let Index(index) = self.index(self.head);
         // SAFETY: masked, so below the number of slots.
         *unsafe { self.slots.get_unchecked_mut(index) } = slot;
@@ -260,17 +267,49 @@ impl Ring {
         self.tail..self.issued
     }
 
-    /// How many descriptors have ended if the one at `index` is the last that has: 0 if it is none
-    /// of those in flight. Extensions are descriptors here, and end with the half before them.
-    pub(crate) fn ended_at(&self, index: usize) -> usize {
-        let distance = (index as u64).wrapping_sub(self.tail) & self.mask;
-        let in_flight = self.issued - self.tail;
-        if distance >= in_flight {
-            return 0;
+    /// The first position whose end the completion word has not told of.
+    const fn oldest_untold(&self) -> u64 {
+        self.tail - self.owed
+    }
+
+    /// The position behind the descriptor at `index`, if it was issued and is not before `start`.
+    /// Extensions are descriptors here, and end with the half before them.
+    fn end_of(&self, index: usize, start: u64) -> Option<u64> {
+        let distance = (index as u64).wrapping_sub(start) & self.mask;
+        if distance >= self.issued - start {
+            return None;
         }
-        let ended = distance + 1;
-        let extended = ended < in_flight && self.is_extension(self.tail + ended);
-        (ended + u64::from(extended)) as usize
+        let end = start + distance + 1;
+        let extended = end < self.issued && self.is_extension(end);
+        Some(end + u64::from(extended))
+    }
+
+    /// How many descriptors have ended if the one at `index` is the last that has: 0 if it is none
+    /// of those in flight.
+    pub(crate) fn ended_at(&self, index: usize) -> usize {
+        self.end_of(index, self.tail).map_or(0, |end| (end - self.tail) as usize)
+    }
+
+    /// As [`ended_at`](Self::ended_at), if it is the completion word that says so.
+    pub(crate) fn told_of(&mut self, index: usize) -> usize {
+        let Some(end) = self.end_of(index, self.oldest_untold()) else { return 0 };
+        self.owed = self.tail.saturating_sub(end);
+        end.saturating_sub(self.tail) as usize
+    }
+
+    /// The last `count` descriptors that were taken out were not told of by the completion word.
+    pub(crate) const fn owe(&mut self, count: usize) {
+        self.owed += count as u64;
+    }
+
+    /// Whether the completion word has not told of all that was taken out.
+    pub(crate) const fn is_owed(&self) -> bool {
+        self.owed > 0
+    }
+
+    /// Whether a descriptor that is no operation's can be appended.
+    pub(crate) const fn has_room_for_null(&self) -> bool {
+        self.null.is_none() && self.head - self.oldest_untold() < self.mask
     }
 
     fn is_extension(&self, position: u64) -> bool {
@@ -360,9 +399,11 @@ impl Ring {
         true
     }
 
-    /// A new chain, of what was issued and has not ended: DMACOUNT counts from there.
+    /// A new chain, of what was issued and has not ended: DMACOUNT counts from there, and the completion
+    /// word tells of nothing before.
     pub(crate) const fn begin_chain(&mut self) {
         self.chain = self.tail;
+        self.owed = 0;
     }
 }
 

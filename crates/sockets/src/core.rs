@@ -13,13 +13,15 @@ use std::{
 
 use netdev::Link;
 use netdma::{Conditions, Destination, Offload, ReceiveId, Request, RxPacket, Verdict};
-use netstack::{Event, Instant, ListenerId, PollFlags, Readiness, RxMeta, SocketId, TxMeta};
+use netstack::{Event, Instant, ListenerId, Readiness, RxMeta, SocketId, TxMeta};
 use parking_lot::Condvar;
 use rustix::event::{EventfdFlags, eventfd};
 
 pub(crate) use crate::tasks::TaskId;
 use crate::{
-    patience::Patience, poll_set::Interest, poller::PollEvents, pollers::Pollers, tasks::Tasks,
+    patience::Patience,
+    pollers::{Pollers, flags_of},
+    tasks::Tasks,
 };
 
 /// The most payload that one turn takes from the link before it acknowledges and looks around: four
@@ -127,13 +129,13 @@ pub(crate) struct Core {
     pub(crate) sleeping_background: Option<Thread>,
     link: Box<dyn Link>,
     /// Why the link is gone, once it is.
-    link_failure: Option<(io::ErrorKind, String)>,
+    pub(crate) link_failure: Option<(io::ErrorKind, String)>,
     /// Where a frame is composed before it is sent.
     frame: Box<[u8]>,
     /// Frames taken at once, so that they hold about [`SERVE_BYTES`].
     frames_at_once: usize,
-    waiting: Vec<(Key, Arc<Waiter>)>,
-    pollers: Pollers,
+    pub(crate) waiting: Vec<(Key, Arc<Waiter>)>,
+    pub(crate) pollers: Pollers,
     /// Sockets whose readers are to be woken, for the length of [`Core::wake_readers`].
     idle: Vec<SocketId>,
     tasks: Tasks,
@@ -334,77 +336,6 @@ impl Core {
         self.offload.peek(&mut self.stack, socket, buffer, request, conditions)
     }
 
-    /// What a socket is ready for. Once the link is gone, for an error.
-    pub(crate) fn poll(&mut self, key: Key) -> PollFlags {
-        let Self { stack, link_failure, .. } = self;
-        poll(stack, link_failure.is_some(), key)
-    }
-
-    pub(crate) fn add_poller(&mut self) -> PollerId {
-        self.pollers.add()
-    }
-
-    /// Returns whether the poller had an event.
-    pub(crate) fn remove_poller(&mut self, id: PollerId) -> bool {
-        self.pollers.remove(id)
-    }
-
-    /// Gives a poller an event; `false` if it has one.
-    pub(crate) fn signal_with(&mut self, id: PollerId, event: &Arc<OwnedFd>) -> bool {
-        self.pollers.signal_with(id, event)
-    }
-
-    /// Has a poller watch a socket; `false` if it does already.
-    pub(crate) fn watch(&mut self, id: PollerId, key: Key, interest: Interest) -> bool {
-        let added = self.pollers.with(id, |set| set.add(key, interest));
-        self.wake(Key::Poller(id));
-        added
-    }
-
-    /// Has a poller watch a socket for something else; `false` if it does not watch it.
-    pub(crate) fn rewatch(&mut self, id: PollerId, key: Key, interest: Interest) -> bool {
-        let modified = self.pollers.with(id, |set| set.modify(key, interest));
-        self.wake(Key::Poller(id));
-        modified
-    }
-
-    /// Has a poller watch a socket no more; `false` if it does not.
-    pub(crate) fn unwatch(&mut self, id: PollerId, key: Key) -> bool {
-        self.pollers.with(id, |set| set.remove(key))
-    }
-
-    /// Collects what is ready; `true` if the wait is to end anyway.
-    pub(crate) fn collect_events(&mut self, id: PollerId, events: &mut PollEvents) -> bool {
-        let Self { pollers, stack, link_failure, .. } = self;
-        let is_down = link_failure.is_some();
-        pollers.collect(id, events, |key| poll(stack, is_down, key))
-    }
-
-    /// Ends one wait of a poller.
-    pub(crate) fn notify_poller(&mut self, id: PollerId) {
-        self.pollers.notify(id);
-        self.wake(Key::Poller(id));
-    }
-
-    /// Tells pollers that a socket may be ready.
-    pub(crate) fn tell_pollers(&mut self, key: Key, flags: PollFlags) {
-        let Self { pollers, waiting, asleep, .. } = self;
-        let mut kick = false;
-        pollers.on_event(key, flags, |poller| {
-            let key = Key::Poller(poller);
-            notify_all(waiting, key);
-            kick |= asleep.is_some_and(|driver| driver.key == Some(key));
-        });
-        if kick {
-            self.kick_driver();
-        }
-    }
-
-    /// No poller watches a socket that is gone.
-    pub(crate) fn forget(&mut self, key: Key) {
-        self.pollers.forget(key);
-    }
-
     /// The tasks that wait.
     pub(crate) const fn tasks(&mut self) -> &mut Tasks {
         &mut self.tasks
@@ -510,36 +441,7 @@ fn tx_info(meta: TxMeta) -> netdev::TxInfo {
     }
 }
 
-/// What a socket is ready for.
-fn poll(stack: &mut netstack::Stack<RxPacket>, is_down: bool, key: Key) -> PollFlags {
-    let flags = match key {
-        Key::Socket(id) => stack.poll(id),
-        Key::Listener(id) => stack.poll_listener(id),
-        Key::Poller(_) => PollFlags::empty(),
-    };
-    let down = PollFlags::IN | PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
-    if is_down { flags | down } else { flags }
-}
-
-/// What a socket may be ready for after an event.
-fn flags_of(event: Event) -> PollFlags {
-    let Event::Socket { ready, .. } = event else { return PollFlags::IN };
-    let mut flags = PollFlags::empty();
-    for (change, what) in [
-        (Readiness::READABLE, PollFlags::IN),
-        (Readiness::URGENT, PollFlags::IN | PollFlags::PRI),
-        (Readiness::WRITABLE | Readiness::CONNECTED, PollFlags::OUT),
-        (Readiness::PEER_CLOSED, PollFlags::IN | PollFlags::RDHUP | PollFlags::HUP),
-        (Readiness::ERROR | Readiness::CLOSED, PollFlags::all()),
-    ] {
-        if ready.intersects(change) {
-            flags |= what;
-        }
-    }
-    flags
-}
-
-fn notify_all(waiting: &[(Key, Arc<Waiter>)], key: Key) {
+pub(crate) fn notify_all(waiting: &[(Key, Arc<Waiter>)], key: Key) {
     for (_, waiter) in waiting.iter().filter(|(other, _)| *other == key) {
         notify(waiter);
     }

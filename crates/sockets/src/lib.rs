@@ -13,6 +13,17 @@
 //! one of them takes over when the driver leaves its call. A background thread serves packets and
 //! timers only while no program thread does.
 //!
+//! A program receives in one of three ways:
+//!
+//! | way | calls | the buffer |
+//! | --- | --- | --- |
+//! | a thread waits for each stream | [`TcpStream::recv`] and [`Read`](std::io::Read) | borrowed for the call; filled as packets come (early copy) |
+//! | one thread waits for many | [`Poller`], then calls that [never wait](TcpStream::set_nonblocking) | borrowed for the call; filled from what is queued |
+//! | buffers ahead of the data | [`ReceiveRing`], blocking or async | owned; filled as packets come, whatever the program does meanwhile |
+//!
+//! What calls return is what the kernel's would, with each flag of `recv(2)` ([`RecvFlags`]): the
+//! same scripts of calls run against both in this crate's tests.
+//!
 //! A receive call lends its buffer ([`dmaengine::lend`]) and never returns while a copy into it is
 //! in flight: not on success, not on a timeout, not on an error. If an engine cannot be stopped the
 //! process aborts; the alternative is memory that changes after the call returned.

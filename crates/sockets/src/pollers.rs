@@ -2,11 +2,12 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use netstack::PollFlags;
+use netdma::RxPacket;
+use netstack::{Event, PollFlags, Readiness};
 
 use crate::{
-    core::{Key, PollerId},
-    poll_set::PollSet,
+    core::{Core, Key, PollerId, notify_all},
+    poll_set::{Interest, PollSet},
     poller::PollEvents,
 };
 
@@ -141,4 +142,107 @@ impl Pollers {
             entry.set.remove(key);
         }
     }
+}
+
+/// What pollers ask of the shard, and are told by it.
+impl Core {
+    /// What a socket is ready for. Once the link is gone, for an error.
+    pub(crate) fn poll(&mut self, key: Key) -> PollFlags {
+        let Self { stack, link_failure, .. } = self;
+        poll(stack, link_failure.is_some(), key)
+    }
+
+    pub(crate) fn add_poller(&mut self) -> PollerId {
+        self.pollers.add()
+    }
+
+    /// Returns whether the poller had an event.
+    pub(crate) fn remove_poller(&mut self, id: PollerId) -> bool {
+        self.pollers.remove(id)
+    }
+
+    /// Gives a poller an event; `false` if it has one.
+    pub(crate) fn signal_with(&mut self, id: PollerId, event: &Arc<OwnedFd>) -> bool {
+        self.pollers.signal_with(id, event)
+    }
+
+    /// Has a poller watch a socket; `false` if it does already.
+    pub(crate) fn watch(&mut self, id: PollerId, key: Key, interest: Interest) -> bool {
+        let added = self.pollers.with(id, |set| set.add(key, interest));
+        self.wake(Key::Poller(id));
+        added
+    }
+
+    /// Has a poller watch a socket for something else; `false` if it does not watch it.
+    pub(crate) fn rewatch(&mut self, id: PollerId, key: Key, interest: Interest) -> bool {
+        let modified = self.pollers.with(id, |set| set.modify(key, interest));
+        self.wake(Key::Poller(id));
+        modified
+    }
+
+    /// Has a poller watch a socket no more; `false` if it does not.
+    pub(crate) fn unwatch(&mut self, id: PollerId, key: Key) -> bool {
+        self.pollers.with(id, |set| set.remove(key))
+    }
+
+    /// Collects what is ready; `true` if the wait is to end anyway.
+    pub(crate) fn collect_events(&mut self, id: PollerId, events: &mut PollEvents) -> bool {
+        let Self { pollers, stack, link_failure, .. } = self;
+        let is_down = link_failure.is_some();
+        pollers.collect(id, events, |key| poll(stack, is_down, key))
+    }
+
+    /// Ends one wait of a poller.
+    pub(crate) fn notify_poller(&mut self, id: PollerId) {
+        self.pollers.notify(id);
+        self.wake(Key::Poller(id));
+    }
+
+    /// Tells pollers that a socket may be ready.
+    pub(crate) fn tell_pollers(&mut self, key: Key, flags: PollFlags) {
+        let Self { pollers, waiting, asleep, .. } = self;
+        let mut kick = false;
+        pollers.on_event(key, flags, |poller| {
+            let key = Key::Poller(poller);
+            notify_all(waiting, key);
+            kick |= asleep.is_some_and(|driver| driver.key == Some(key));
+        });
+        if kick {
+            self.kick_driver();
+        }
+    }
+
+    /// No poller watches a socket that is gone.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.pollers.forget(key);
+    }
+}
+
+/// What a socket is ready for.
+fn poll(stack: &mut netstack::Stack<RxPacket>, is_down: bool, key: Key) -> PollFlags {
+    let flags = match key {
+        Key::Socket(id) => stack.poll(id),
+        Key::Listener(id) => stack.poll_listener(id),
+        Key::Poller(_) => PollFlags::empty(),
+    };
+    let down = PollFlags::IN | PollFlags::OUT | PollFlags::ERR | PollFlags::HUP;
+    if is_down { flags | down } else { flags }
+}
+
+/// What a socket may be ready for after an event.
+pub(crate) fn flags_of(event: Event) -> PollFlags {
+    let Event::Socket { ready, .. } = event else { return PollFlags::IN };
+    let mut flags = PollFlags::empty();
+    for (change, what) in [
+        (Readiness::READABLE, PollFlags::IN),
+        (Readiness::URGENT, PollFlags::IN | PollFlags::PRI),
+        (Readiness::WRITABLE | Readiness::CONNECTED, PollFlags::OUT),
+        (Readiness::PEER_CLOSED, PollFlags::IN | PollFlags::RDHUP | PollFlags::HUP),
+        (Readiness::ERROR | Readiness::CLOSED, PollFlags::all()),
+    ] {
+        if ready.intersects(change) {
+            flags |= what;
+        }
+    }
+    flags
 }

@@ -1,87 +1,44 @@
-//! What a copier knows of each copy.
+//! What a copier knows of each operation.
 
 use std::{
+    cmp::Ordering,
     collections::VecDeque,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
-use super::{Copied, CopyError, MAX_SLEEP};
-use crate::{DmaSource, DmaTarget, Done, Queue, Refused, Status, Stuck, SubmitError};
+use super::{
+    MAX_SLEEP,
+    memory::{Memory, MemoryQueue},
+    outbox::Outbox,
+    slots::{Backlog, Ended, Key, Phase, Slots},
+};
+use crate::{
+    Completion, Cookie, DmaSource, DmaTarget, Done, Flags, Status, Stuck, SubmitError, queue::Lists,
+};
 
 /// How long a termination may hold the lock.
 const STOP_ATTEMPT: Duration = Duration::from_millis(10);
-/// After how long of failed terminations a copy is given up as stuck.
+/// Between two terminations of a channel that does not stop, so that others get the lock.
+const STOP_PAUSE: Duration = Duration::from_millis(10);
+/// After how long of failed terminations an operation is given up as stuck.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Names a slot for the length of one copy.
+/// What the queue gives back with an operation's memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticket {
+    pub(super) key: Key,
+    pub(super) flags: Flags,
+}
+
+/// When the doorbell is rung for an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    index: u32,
-    generation: u32,
+pub(super) enum Doorbell {
+    Now,
+    Later,
 }
 
-struct Slot<S, D> {
-    /// Of the copy that is in it, or will be next.
-    generation: u32,
-    phase: Phase<S, D>,
-    deadline: Instant,
-    /// Of the future, once it was polled.
-    waker: Option<Waker>,
-    /// The future is gone.
-    is_detached: bool,
-}
-
-enum Phase<S, D> {
-    Free,
-    /// Waits for room in the ring.
-    Backlog {
-        source: S,
-        target: D,
-    },
-    /// The queue has the memory.
-    InFlight,
-    /// Waits for the future to take it.
-    Ended(Copied<S, D>),
-}
-
-/// What is to be done when the lock is released: it is foreign code, or a system call.
-pub(super) struct Outbox<S, D> {
-    pub(super) notify_reaper: bool,
-    /// Threads that block are to look again.
-    pub(super) notify_blocked: bool,
-    /// To be woken.
-    pub(super) wakers: Vec<Waker>,
-    /// To be dropped, which may drop a task and futures in it.
-    pub(super) old_wakers: Vec<Waker>,
-    /// To be dropped.
-    pub(super) memory: Vec<Copied<S, D>>,
-}
-
-impl<S, D> Default for Outbox<S, D> {
-    fn default() -> Self {
-        Self {
-            notify_reaper: false,
-            notify_blocked: false,
-            wakers: Vec::new(),
-            old_wakers: Vec::new(),
-            memory: Vec::new(),
-        }
-    }
-}
-
-impl<S, D> Outbox<S, D> {
-    pub(super) const fn is_empty(&self) -> bool {
-        let Self { notify_reaper, notify_blocked, wakers, old_wakers, memory } = self;
-        !*notify_reaper
-            && !*notify_blocked
-            && wakers.is_empty()
-            && old_wakers.is_empty()
-            && memory.is_empty()
-    }
-}
-
-/// Who will notice that a copy has ended.
+/// Who will notice that an operation has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
     /// The reaper, by the channel's event, or at the latest after this time, the deadline.
@@ -102,19 +59,26 @@ pub(super) enum Next {
 }
 
 pub(super) struct State<S: DmaSource, D: DmaTarget> {
-    queue: Queue<S, D, Key>,
-    slots: Vec<Slot<S, D>>,
-    /// Indices of free slots.
-    free: Vec<u32>,
+    queue: MemoryQueue<S, D>,
+    lists: Lists,
+    slots: Slots<S, D>,
     /// In the order of their turn. Those that are no longer in the backlog are skipped.
     backlog: VecDeque<Key>,
-    /// No copy has an earlier deadline.
+    /// What a termination aborted without need; empty between calls.
+    again: Vec<(Cookie, Key)>,
+    /// No operation has an earlier deadline.
     next_deadline: Option<Instant>,
     /// Since when the channel does not stop.
     stuck_since: Option<Instant>,
+    /// The channel takes nothing until the reaper has terminated it, which it tries from then on.
+    down_until: Option<Instant>,
+    /// Operations were submitted without a doorbell.
+    is_unissued: bool,
+    /// Nobody will notice their end, unless that is seen to when the doorbell rings.
+    is_unwatched: bool,
     /// An event was asked for, and has not been answered.
     is_armed: bool,
-    /// Copies were started since the reaper last looked.
+    /// Operations were started since the reaper last looked.
     is_active: bool,
     /// The reaper will look at everything before it sleeps.
     is_reaper_awake: bool,
@@ -128,14 +92,18 @@ pub(super) struct State<S: DmaSource, D: DmaTarget> {
 }
 
 impl<S: DmaSource, D: DmaTarget> State<S, D> {
-    pub(super) fn new(queue: Queue<S, D, Key>) -> Self {
+    pub(super) fn new(queue: MemoryQueue<S, D>) -> Self {
         Self {
             queue,
-            slots: Vec::new(),
-            free: Vec::new(),
+            lists: Lists::default(),
+            slots: Slots::new(),
             backlog: VecDeque::new(),
+            again: Vec::new(),
             next_deadline: None,
             stuck_since: None,
+            down_until: None,
+            is_unissued: false,
+            is_unwatched: false,
             is_armed: false,
             is_active: false,
             is_reaper_awake: true,
@@ -146,28 +114,35 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
         }
     }
 
-    /// Starts a copy, or puts it into the backlog.
+    /// Starts an operation, or puts it into the backlog.
     pub(super) fn start(
         &mut self,
-        source: S,
-        target: D,
+        memory: Memory<S, D>,
+        flags: Flags,
         deadline: Instant,
-    ) -> Result<Key, Refused<S, D, ()>> {
+        doorbell: Doorbell,
+    ) -> Result<Key, (SubmitError, Memory<S, D>)> {
         if !self.backlog.is_empty() {
             self.reap();
         }
-        let key = self.vacant();
+        let key = self.slots.vacant();
+        let backlog = Backlog { memory, flags, aborted: None };
         let phase = if self.backlog.is_empty() {
-            self.submit(source, target, key)?
+            self.submit(backlog, key, Down::IsRestarted)
         } else {
-            Phase::Backlog { source, target }
+            Phase::Backlog(backlog)
         };
-        if matches!(phase, Phase::Backlog { .. }) {
-            self.backlog.push_back(key);
-        } else {
-            self.queue.issue_pending();
+        match phase {
+            Phase::Ended(Ended::Refused(error, memory)) => return Err((error, memory)),
+            Phase::Backlog(_) => {
+                self.backlog.push_back(key);
+                // Only what the engine does makes room.
+                self.issue();
+            }
+            _ if doorbell == Doorbell::Now => self.issue(),
+            _ => {}
         }
-        self.occupy(key, phase, deadline);
+        self.slots.occupy(key, phase, deadline);
 
         self.is_active = true;
         if self.next_deadline.is_none_or(|next| deadline < next) {
@@ -179,126 +154,176 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
         Ok(key)
     }
 
-    /// Submits a copy, which is then in flight, or in the backlog if there is no room.
-    fn submit(&mut self, source: S, target: D, key: Key) -> Result<Phase<S, D>, Refused<S, D, ()>> {
-        match self.queue.copy(source, target, key) {
-            Ok(_) => Ok(Phase::InFlight),
-            Err(Refused { error, source, target, tag: _ }) => {
-                // With nothing in flight, nothing makes room.
-                if error == SubmitError::RingFull && !self.queue.is_idle() {
-                    Ok(Phase::Backlog { source, target })
-                } else {
-                    Err(Refused { error, source, target, tag: () })
-                }
+    /// Submits an operation, which is then in flight, or in the backlog if it has to wait for its
+    /// turn, or over if it is refused.
+    fn submit(&mut self, backlog: Backlog<S, D>, key: Key, down: Down) -> Phase<S, D> {
+        if self.down_until.is_some() {
+            self.notify_reaper();
+            return Phase::Backlog(backlog);
+        }
+        let Backlog { memory, flags, aborted } = backlog;
+        match memory.submit(&mut self.queue, &mut self.lists, Ticket { key, flags }) {
+            Ok(_) => {
+                self.is_unissued = true;
+                Phase::InFlight
             }
+            // With nothing in flight, nothing makes room.
+            Err((SubmitError::RingFull, memory)) if !self.queue.is_idle() => {
+                Phase::Backlog(Backlog { memory, flags, aborted })
+            }
+            Err((SubmitError::ChannelDown, memory)) if down == Down::IsRestarted => {
+                self.down_until = Some(Instant::now());
+                self.notify_reaper();
+                Phase::Backlog(Backlog { memory, flags, aborted })
+            }
+            Err((error, memory)) => Phase::Ended(match aborted {
+                None => Ended::Refused(error, memory),
+                Some(cookie) => {
+                    Ended::Reported(Completion::failed(cookie, Status::Aborted), memory)
+                }
+            }),
+        }
+    }
+
+    /// Rings the doorbell for what was submitted without.
+    pub(super) fn issue(&mut self) {
+        if std::mem::take(&mut self.is_unissued) {
+            self.queue.issue_pending();
+        }
+        if std::mem::take(&mut self.is_unwatched) {
+            self.watch();
         }
     }
 
     /// Looks what has ended, for whomever, and submits what has waited for room.
     pub(super) fn reap(&mut self) {
-        let Self { queue, slots, free, outbox, blocked, .. } = self;
-        if queue.poll(|done| end(done, None, slots, free, outbox)) > 0 {
+        let Self { queue, slots, outbox, again, blocked, .. } = self;
+        if queue.poll(|done| end(done, None, slots, outbox, again)) > 0 {
             outbox.notify_blocked |= *blocked > 0;
-            self.submit_backlog();
+            self.submit_backlog(Down::IsRestarted);
         }
     }
 
-    fn submit_backlog(&mut self) {
+    fn submit_backlog(&mut self, down: Down) {
         let mut submitted = false;
         while let Some(&key) = self.backlog.front() {
-            let slot = &mut self.slots[key.index as usize];
-            let is_current = slot.generation == key.generation;
-            let phase = match std::mem::replace(&mut slot.phase, Phase::InFlight) {
-                Phase::Backlog { source, target } if is_current => {
-                    match self.submit(source, target, key) {
-                        Ok(phase) => phase,
-                        Err(refused) => Phase::Ended(Err(CopyError::Refused(refused))),
+            let phase = self.slots.get(key).map(|slot| {
+                // It is in flight when nobody knows what became of it: if its memory panics.
+                std::mem::replace(&mut slot.phase, Phase::InFlight)
+            });
+            match phase {
+                Some(Phase::Backlog(backlog)) => match self.submit(backlog, key, down) {
+                    Phase::Ended(ended) => {
+                        finish(key, ended, &mut self.slots, &mut self.outbox);
+                        self.outbox.notify_blocked |= self.blocked > 0;
                     }
-                }
-                other => {
-                    // Its future is gone, or its time was up.
-                    self.slots[key.index as usize].phase = other;
-                    self.backlog.pop_front();
-                    continue;
-                }
-            };
-            let slot = &mut self.slots[key.index as usize];
-            slot.phase = phase;
-            match slot.phase {
-                Phase::Backlog { .. } => break,
-                Phase::Ended(_) => {
-                    self.outbox.wakers.extend(slot.waker.take());
-                    self.outbox.notify_blocked |= self.blocked > 0;
-                }
-                Phase::InFlight | Phase::Free => submitted = true,
+                    Phase::Backlog(backlog) => {
+                        self.slots.current(key).phase = Phase::Backlog(backlog);
+                        break;
+                    }
+                    Phase::InFlight | Phase::Free => submitted = true,
+                },
+                // Its time was up.
+                Some(other) => self.slots.current(key).phase = other,
+                // Its future is gone.
+                None => {}
             }
             self.backlog.pop_front();
         }
         if submitted {
-            self.queue.issue_pending();
+            self.issue();
         }
     }
 
-    /// Ends copies whose deadline has passed, if need be by terminating the channel.
+    /// Terminates the channel. What the engine had not ended is submitted again, in order and before
+    /// all others, unless its own time is up, or its future is gone.
+    fn terminate(&mut self, now: Instant) -> Result<(), Stuck> {
+        let Self { queue, slots, outbox, again, backlog, .. } = self;
+        queue.terminate_sync(STOP_ATTEMPT, |done| end(done, Some(now), slots, outbox, again))?;
+        again.sort_unstable_by(
+            |(a, _), (b, _)| {
+                if a.is_before(*b) { Ordering::Less } else { Ordering::Greater }
+            },
+        );
+        while let Some((_, key)) = again.pop() {
+            backlog.push_front(key);
+        }
+        (self.down_until, self.is_unissued) = (None, false);
+        Ok(())
+    }
+
+    /// Ends operations whose deadline has passed, if need be by terminating the channel.
     pub(super) fn expire(&mut self, now: Instant) {
         if self.next_deadline.is_none_or(|deadline| now < deadline) {
             return;
         }
-        let is_overdue =
-            |slot: &Slot<S, D>| matches!(slot.phase, Phase::InFlight) && slot.deadline <= now;
-        if self.slots.iter().any(is_overdue) {
-            let Self { queue, slots, free, outbox, .. } = self;
-            let stopped = queue
-                .terminate_sync(STOP_ATTEMPT, |done| end(done, Some(now), slots, free, outbox));
-            self.stuck_since = match stopped {
+        if self.slots.any(|slot| matches!(slot.phase, Phase::InFlight) && slot.deadline <= now) {
+            self.stuck_since = match self.terminate(now) {
                 Ok(()) => None,
                 Err(Stuck) => self.stuck_since.or(Some(now)),
             };
         }
         // Or the channel has stopped, and has not reported all that it had.
         let give_up = self.stuck_since.is_none_or(|since| now - since >= STOP_TIMEOUT);
+        let refusal = if self.down_until.is_some() {
+            SubmitError::ChannelDown
+        } else {
+            SubmitError::RingFull
+        };
         let mut next_deadline: Option<Instant> = None;
-        for (index, slot) in (0..).zip(&mut self.slots) {
+        for index in 0..self.slots.len() {
+            let (key, slot) = self.slots.at(index);
             let is_late = slot.deadline <= now;
             let ended = match std::mem::replace(&mut slot.phase, Phase::InFlight) {
-                Phase::Backlog { source, target } if is_late => {
-                    let error = SubmitError::RingFull;
-                    Err(CopyError::Refused(Refused { error, source, target, tag: () }))
-                }
+                Phase::Backlog(Backlog { memory, aborted, .. }) if is_late => match aborted {
+                    None => Ended::Refused(refusal, memory),
+                    Some(cookie) => {
+                        Ended::Reported(Completion::failed(cookie, Status::TimedOut), memory)
+                    }
+                },
                 // The queue keeps the memory, and names a generation that is over.
-                Phase::InFlight if is_late && give_up => Err(CopyError::Stuck),
+                Phase::InFlight if is_late && give_up => Ended::Stuck,
                 other => {
                     slot.phase = other;
-                    if matches!(slot.phase, Phase::Backlog { .. } | Phase::InFlight) {
+                    if matches!(slot.phase, Phase::Backlog(_) | Phase::InFlight) {
                         // A channel that does not stop is told again, soon.
-                        let at = if is_late { now + STOP_ATTEMPT } else { slot.deadline };
+                        let at =
+                            if is_late { now + STOP_ATTEMPT + STOP_PAUSE } else { slot.deadline };
                         next_deadline = Some(next_deadline.map_or(at, |next| next.min(at)));
                     }
                     continue;
                 }
             };
-            if slot.is_detached {
-                self.outbox.memory.push(ended);
-                slot.release(index, &mut self.free);
-            } else {
-                slot.phase = Phase::Ended(ended);
-                self.outbox.wakers.extend(slot.waker.take());
-            }
+            finish(key, ended, &mut self.slots, &mut self.outbox);
         }
         self.next_deadline = next_deadline;
         self.outbox.notify_blocked |= self.blocked > 0;
-        self.submit_backlog();
+        self.submit_backlog(Down::IsRestarted);
     }
 
-    /// The copy's result if it has ended; its slot is free then.
-    pub(super) fn take(&mut self, key: Key) -> Option<Copied<S, D>> {
-        let Self { slots, free, outbox, .. } = self;
-        let slot = current(slots, key);
+    /// Brings a channel back that is down, if that is waited for.
+    fn restart(&mut self, now: Instant) {
+        if self.down_until.is_none_or(|at| now < at) || self.backlog.is_empty() {
+            return;
+        }
+        match self.terminate(now) {
+            Ok(()) => self.submit_backlog(Down::IsLost),
+            Err(Stuck) => {
+                self.down_until = Some(now + STOP_ATTEMPT + STOP_PAUSE);
+                // Those that have given up are forgotten.
+                self.submit_backlog(Down::IsRestarted);
+            }
+        }
+    }
+
+    /// The operation's result if it has ended; its slot is free then.
+    pub(super) fn take(&mut self, key: Key) -> Option<Ended<S, D>> {
+        let slot = self.slots.current(key);
         match std::mem::replace(&mut slot.phase, Phase::Free) {
-            Phase::Ended(copied) => {
-                outbox.old_wakers.extend(slot.waker.take());
-                slot.release(key.index, free);
-                Some(copied)
+            Phase::Ended(ended) => {
+                self.outbox.old_wakers.extend(slot.waker.take());
+                self.slots.release(key);
+                Some(ended)
             }
             other => {
                 slot.phase = other;
@@ -308,30 +333,32 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
     }
 
     /// What a future does.
-    pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Poll<Copied<S, D>> {
+    pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> Poll<Ended<S, D>> {
+        self.issue();
         self.reap();
-        if let Some(copied) = self.take(key) {
-            return Poll::Ready(copied);
+        if let Some(ended) = self.take(key) {
+            return Poll::Ready(ended);
         }
-        let slot = current(&mut self.slots, key);
+        let slot = self.slots.current(key);
         if !slot.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
             let old = slot.waker.replace(waker.clone());
             self.outbox.old_wakers.extend(old);
         }
         if !self.arm() {
             // Has it ended just now? Otherwise there is no event, and the reaper has to poll.
-            if let Some(copied) = self.take(key) {
-                return Poll::Ready(copied);
+            if let Some(ended) = self.take(key) {
+                return Poll::Ready(ended);
             }
             self.notify_reaper();
         }
         Poll::Pending
     }
 
-    /// Who is to notice the end of a copy that a thread is about to block for.
+    /// Who is to notice the end of an operation that a thread is about to block for.
     pub(super) fn watch_blocking(&mut self, key: Key, now: Instant) -> Watch {
+        self.issue();
         let is_armed = self.arm();
-        let slot = current(&mut self.slots, key);
+        let slot = self.slots.current(key);
         let has_ended = matches!(slot.phase, Phase::Ended(_));
         match slot.deadline.checked_duration_since(now) {
             Some(left) if is_armed && !has_ended => Watch::ByReaper(left),
@@ -351,29 +378,34 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
         self.is_armed
     }
 
-    /// The future of a copy is gone.
+    /// Sees to it that somebody notices what ends.
+    fn watch(&mut self) {
+        if !self.arm() && !self.queue.is_idle() {
+            self.notify_reaper();
+        }
+    }
+
+    /// The future of an operation is gone.
     pub(super) fn detach(&mut self, key: Key) {
-        let Self { slots, free, outbox, .. } = self;
-        let slot = current(slots, key);
-        outbox.old_wakers.extend(slot.waker.take());
-        let copied = match std::mem::replace(&mut slot.phase, Phase::InFlight) {
+        let slot = self.slots.current(key);
+        self.outbox.old_wakers.extend(slot.waker.take());
+        let ended = match std::mem::replace(&mut slot.phase, Phase::InFlight) {
             Phase::InFlight => {
                 slot.is_detached = true;
                 // Somebody has to free the memory when the time has come.
-                if !self.arm() && !self.queue.is_idle() {
-                    self.notify_reaper();
+                if self.is_unissued {
+                    self.is_unwatched = true;
+                } else {
+                    self.watch();
                 }
                 return;
             }
-            Phase::Backlog { source, target } => {
-                let error = SubmitError::RingFull;
-                Err(CopyError::Refused(Refused { error, source, target, tag: () }))
-            }
-            Phase::Ended(copied) => copied,
+            Phase::Backlog(Backlog { memory, .. }) => Ended::Refused(SubmitError::RingFull, memory),
+            Phase::Ended(ended) => ended,
             Phase::Free => unreachable!("a future's slot is its own until it gives it up"),
         };
-        outbox.memory.push(copied);
-        slot.release(key.index, free);
+        self.outbox.memory.push(ended);
+        self.slots.release(key);
     }
 
     /// The last user is gone.
@@ -386,13 +418,21 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
     pub(super) fn turn(&mut self, now: Instant) -> Next {
         self.is_armed = false;
         self.reap();
+        self.restart(now);
         self.expire(now);
-        let is_watched = self.arm();
-        let waits = self.slots.iter().any(|slot| matches!(slot.phase, Phase::InFlight));
+        let is_watched = if self.is_unissued {
+            // A batch is being put together: it is watched from its doorbell on.
+            self.is_unwatched = true;
+            true
+        } else {
+            self.arm()
+        };
+        let waits = self.slots.any(|slot| matches!(slot.phase, Phase::InFlight));
         if self.is_closing && !waits {
             return Next::Close;
         }
-        self.is_reaper_awake = waits && !is_watched;
+        let is_restarting = self.down_until.is_some() && !self.backlog.is_empty();
+        self.is_reaper_awake = is_restarting || (waits && !is_watched);
         if self.is_reaper_awake {
             return Next::Step;
         }
@@ -426,73 +466,56 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
             self.outbox.notify_reaper = true;
         }
     }
-
-    /// A free slot, which is not taken yet. No other may be released in between.
-    fn vacant(&mut self) -> Key {
-        if self.free.is_empty() {
-            let index = u32::try_from(self.slots.len()).expect("memory for 2^32 copies");
-            self.slots.push(Slot {
-                generation: 0,
-                phase: Phase::Free,
-                deadline: Instant::now(),
-                waker: None,
-                is_detached: false,
-            });
-            self.free.push(index);
-        }
-        let index = self.free[self.free.len() - 1];
-        Key { index, generation: self.slots[index as usize].generation }
-    }
-
-    /// Takes the slot that was vacant.
-    fn occupy(&mut self, key: Key, phase: Phase<S, D>, deadline: Instant) {
-        let taken = self.free.pop();
-        debug_assert_eq!(taken, Some(key.index));
-        let slot = &mut self.slots[key.index as usize];
-        (slot.phase, slot.deadline, slot.is_detached) = (phase, deadline, false);
-    }
 }
 
-/// The slot of a copy whose future exists.
-fn current<S, D>(slots: &mut [Slot<S, D>], key: Key) -> &mut Slot<S, D> {
-    let slot = &mut slots[key.index as usize];
-    assert_eq!(slot.generation, key.generation, "a future's slot is its own");
-    slot
+/// What it means that a channel is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Down {
+    /// The reaper will bring it back.
+    IsRestarted,
+    /// It was terminated just now, and nothing else could bring it back.
+    IsLost,
 }
 
-impl<S, D> Slot<S, D> {
-    /// Makes the slot free for another copy.
-    fn release(&mut self, index: u32, free: &mut Vec<u32>) {
-        self.phase = Phase::Free;
-        self.generation = self.generation.wrapping_add(1);
-        free.push(index);
-    }
-}
-
-/// Puts the end of a copy into its slot. If the channel was terminated because copies were `late`,
-/// that is why those were aborted.
+/// Puts the end that an operation was reported with into its slot. If the channel was terminated at
+/// that moment, operations are late, or are to be submitted again.
 fn end<S, D>(
-    done: Done<S, D, Key>,
-    late: Option<Instant>,
-    slots: &mut [Slot<S, D>],
-    free: &mut Vec<u32>,
+    done: Done<Memory<S, D>, (), Ticket>,
+    terminated: Option<Instant>,
+    slots: &mut Slots<S, D>,
     outbox: &mut Outbox<S, D>,
+    again: &mut Vec<(Cookie, Key)>,
 ) {
-    let Done { cookie, mut status, bytes, fallback, source, target, tag: key } = done;
-    let slot = &mut slots[key.index as usize];
-    if status == Status::Aborted && late.is_some_and(|now| slot.deadline <= now) {
-        status = Status::TimedOut;
+    let Done { cookie, mut status, bytes, fallback, source: memory, target: (), tag } = done;
+    let Ticket { key, flags } = tag;
+    let slot = slots.get(key).filter(|slot| matches!(slot.phase, Phase::InFlight));
+    let is_awaited = slot.is_some();
+    if let (Some(slot), Some(now), Status::Aborted) = (slot, terminated, status) {
+        if slot.deadline <= now {
+            status = Status::TimedOut;
+        } else if !slot.is_detached {
+            slot.phase = Phase::Backlog(Backlog { memory, flags, aborted: Some(cookie) });
+            again.push((cookie, key));
+            return;
+        }
     }
-    let copied = Ok(Done { cookie, status, bytes, fallback, source, target, tag: () });
-    let is_awaited = slot.generation == key.generation && matches!(slot.phase, Phase::InFlight);
-    if !is_awaited {
-        // It was given up as stuck, and the engine came back.
-        outbox.memory.push(copied);
-    } else if slot.is_detached {
-        outbox.memory.push(copied);
-        slot.release(key.index, free);
+    let ended = Ended::Reported(Completion { cookie, status, bytes, fallback }, memory);
+    if is_awaited {
+        finish(key, ended, slots, outbox);
     } else {
-        slot.phase = Phase::Ended(copied);
+        // It was given up as stuck, and the engine came back.
+        outbox.memory.push(ended);
+    }
+}
+
+/// Gives its end to an operation's future.
+fn finish<S, D>(key: Key, ended: Ended<S, D>, slots: &mut Slots<S, D>, outbox: &mut Outbox<S, D>) {
+    let slot = slots.current(key);
+    if slot.is_detached {
+        outbox.memory.push(ended);
+        slots.release(key);
+    } else {
+        slot.phase = Phase::Ended(ended);
         outbox.wakers.extend(slot.waker.take());
     }
 }

@@ -1,3 +1,7 @@
+mod batches;
+mod deadlines;
+mod kinds;
+
 use std::{
     sync::{
         atomic::{AtomicUsize, Ordering},
@@ -207,37 +211,6 @@ fn forgetting_a_future_leaks_its_memory_and_harms_nobody() {
 }
 
 #[test]
-fn a_copy_that_never_ends_times_out_with_its_memory() {
-    for blocking in [false, true] {
-        for (channel, strings) in puppets() {
-            let copier = Memories::new(channel, TIMEOUT).unwrap();
-            let other = copy(&copier, &strings);
-            let (source, target) = (strings.memory(b"from"), strings.memory(b"to.."));
-            let late = copier.copy_within(source, target, SHORT);
-            let late = if blocking { late.wait() } else { block_on(late) }.unwrap();
-            assert_eq!((late.status, late.target.as_ref()), (Status::TimedOut, &b"to.."[..]));
-            assert_eq!(other.wait().unwrap().status, Status::Aborted);
-            assert_eq!((strings.in_ring(), strings.terminations()), (0, 1));
-            // As good as new.
-            let copying = copy(&copier, &strings);
-            strings.end_after_polls(0);
-            assert_eq!(block_on(copying).unwrap().status, Status::Success);
-            assert_eq!(strings.dropped().1, 0);
-        }
-    }
-}
-
-#[test]
-fn a_detached_copy_that_never_ends_is_terminated_too() {
-    for (channel, strings) in puppets() {
-        let copier = Memories::new(channel, SHORT).unwrap();
-        drop(copy(&copier, &strings));
-        eventually("its deadline passes", || strings.dropped() == (2, 0));
-        assert_eq!(strings.terminations(), 1);
-    }
-}
-
-#[test]
 fn memory_of_an_engine_that_does_not_stop_stays_until_it_comes_back() {
     for (channel, strings) in puppets() {
         let copier = Memories::new(channel, SHORT).unwrap();
@@ -247,7 +220,7 @@ fn memory_of_an_engine_that_does_not_stop_stays_until_it_comes_back() {
 
         // The slot is used again, by a copy that must not get the old one's end.
         let (source, target) = (strings.memory(b"from"), strings.memory(b"to.."));
-        let mut copying = copier.copy_within(source, target, TIMEOUT);
+        let mut copying = copier.copy_with(source, target, TIMEOUT);
         strings.end(0, Status::Success);
         eventually("the reaper frees it", || strings.dropped() == (2, 0));
         let (waker, _bell) = Bell::hang();
@@ -326,7 +299,7 @@ fn a_ring_that_stays_full_refuses_at_the_deadline() {
     let copier = Memories::new(channel, TIMEOUT).unwrap();
     let _first = copy(&copier, &strings);
     let (source, target) = (strings.memory(b"from"), strings.memory(b"to.."));
-    let second = block_on(copier.copy_within(source, target, SHORT));
+    let second = block_on(copier.copy_with(source, target, SHORT));
     let Err(CopyError::Refused(refused)) = second else { panic!("{second:?}") };
     assert_eq!(refused.error, SubmitError::RingFull);
     assert_eq!((strings.terminations(), strings.in_ring()), (0, 1), "the first is not disturbed");
@@ -440,10 +413,7 @@ fn a_forked_child_waits_for_nobody() {
     let lock = copier.handles.core.lock();
     let is_right = in_child(|| {
         let refused = copier.copy(source, target);
-        let is_refused = matches!(
-            &refused.progress,
-            Progress::Refused(Refused { error: SubmitError::Forked, .. })
-        );
+        let is_refused = matches!(&refused.progress, Progress::Refused(SubmitError::Forked, _));
         let polled = Pin::new(&mut polled).poll(&mut Context::from_waker(&waker));
         let is_stuck = matches!(&polled, Poll::Ready(Err(CopyError::Stuck)));
         drop((dropped.take(), copier.clone()));

@@ -236,7 +236,6 @@ fn cookies_may_start_anywhere_but_have_no_gaps() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "no ppoll")]
 fn waits_end_at_their_deadline_whatever_the_way() {
     let spin = Duration::from_micros(1);
     for wait in [Wait::Spin, Wait::Yield { spin }, Wait::Block { spin }] {

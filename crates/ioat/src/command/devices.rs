@@ -18,12 +18,23 @@ use crate::{
 /// opened for that, and reset. For each other one stands why it cannot be used, and what would change
 /// that.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: ioat devices --json")]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Devices {
     /// Print JSON.
     #[arg(long)]
     json: bool,
 }
+
+const AFTER_HELP: &str = "Example: ioat devices --json
+
+The document is an array of rows, a channel each: name, engine, kind, version, caps, in_use, memcpy_count,
+bytes_transferred. An I/OAT function that cannot be used is one row with its address for a name, no caps,
+and the kernel's counts. All rows also have
+  usable     whether the engine can be opened now
+  reasons    why not: objects of reason (a word, see below), why, remedy (null if why says it)
+  function   null, or the PCI function: address, id, family, driver, iommu_group, numa_node
+Reasons are firmware, no-iommu, iommu-group, kernel-denylist, module, driver, not-bound, no-node, permission,
+in-use, and not-opened for what shows only when it is opened.";
 
 impl Devices {
     pub(crate) fn run(&self) -> Result<(), Failure> {

@@ -89,6 +89,21 @@ fn every_engine_passes_dmatest() {
 }
 
 #[test]
+fn every_version_of_the_model_passes_dmatest() {
+    for version in ["1.2", "2.0", "3.0", "3.2", "3.3", "3.4"] {
+        let engine = format!("ioat-model:{version}");
+        let rows = dmatest(&["--engine", &engine, "--iterations", "500"]);
+        assert_eq!(rows[0]["tests"], 500, "{version}");
+    }
+    for op in ["xor", "pq"] {
+        let rows = dmatest(&["--engine", "ioat-model:3.3", "--iterations", "500", "--op", op]);
+        assert_eq!(rows[0]["tests"], 500, "{op}");
+    }
+    let words = ["no version `3.1`", "3.3"];
+    refuses(&mut ioat(&["dmatest", "--engine", "ioat-model:3.1"]), USAGE, &words);
+}
+
+#[test]
 fn dmatest_takes_linuxs_parameters() {
     let common = ["--engine", "threads", "--iterations", "50", "--threads-per-chan", "3"];
     for options in [

@@ -17,6 +17,7 @@ mod arguments;
 mod bench;
 mod bench_receive;
 mod dma;
+mod emulate;
 mod hardware;
 mod interrupted;
 mod machine;

@@ -6,7 +6,9 @@
 //! stays untouched until there is a later one: the ring's slot that is always free is the one before
 //! the oldest.
 
-use super::{IoatChannel, START_TIMEOUT, Service};
+use std::time::Duration;
+
+use super::{IoatChannel, Service};
 use crate::{
     Version,
     descriptor::{Control, Operation},
@@ -37,7 +39,7 @@ impl Doorbell {
 impl IoatChannel {
     /// Begins a chain after a reset, with an empty descriptor that proves that descriptors are read
     /// and the completion word is written. The ring must be empty.
-    pub(super) fn start(&mut self) -> Result<(), StartError> {
+    pub(super) fn start(&mut self, timeout: Duration) -> Result<(), StartError> {
         debug_assert!(self.ring.is_empty());
         self.begin();
         let first = self.ring.index(self.ring.head());
@@ -46,7 +48,7 @@ impl IoatChannel {
         self.ring.push_null();
         self.ring_doorbell();
         let completed = |word: u64| ChanStatus(word).descriptor() == address;
-        let done = self.registers.wait(START_TIMEOUT, |registers| {
+        let done = self.registers.wait(timeout, |registers| {
             completed(self.completion.read()) || registers.status().state() == ChanState::Halted
         });
         let word = self.completion.read();

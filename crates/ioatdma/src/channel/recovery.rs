@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use dmaengine::{Completion, Status};
 
-use super::{IoatChannel, RESET_TIMEOUT, Service};
+use super::{IoatChannel, RESET_TIMEOUT, START_TIMEOUT, Service};
 use crate::{
-    Behind, descriptor,
+    Behind,
+    descriptor::{self, Control, Operation},
     error::ChanErr,
     incident::{Incident, IncidentKind},
     registers::{ChanCmd, ChanState, ChanStatus},
@@ -72,19 +73,21 @@ impl IoatChannel {
             descriptor::result(descriptors.head(index))
         };
         ring.end(count, verdict, report);
-        count > 0
+        let progress = count > 0;
+        if progress {
+            self.idle_polls = 0;
+            self.watchdog.progress();
+        }
+        progress
     }
 
     /// Looks where the channel stands.
     pub(super) fn advance(&mut self, report: &mut dyn FnMut(Completion)) {
         let word = self.completion.read();
-        if word != self.seen {
-            self.seen = word;
-            if self.take_up(ChanStatus(word), report) {
-                return;
-            }
+        if word != self.seen && self.take_word(word, report) {
+            return;
         }
-        if self.ring.in_flight() > 0 {
+        if self.ring.in_flight() > 0 || self.ring.is_owed() {
             self.idle_polls += 1;
             if self.idle_polls >= POLLS_BEFORE_CHANSTS {
                 self.look(report);
@@ -92,28 +95,49 @@ impl IoatChannel {
         }
     }
 
-    /// Ends what has ended if the channel stands at `status`; whether that was any news. A word that
-    /// tells of nothing that is in flight is none, however often the device writes it.
-    fn take_up(&mut self, status: ChanStatus, report: &mut dyn FnMut(Completion)) -> bool {
-        let count = self.completed_by(status);
+    /// Ends what has ended by a new completion word; whether that was anything. A word that tells of
+    /// nothing that is in flight is no progress, however often the device writes it.
+    fn take_word(&mut self, word: u64, report: &mut dyn FnMut(Completion)) -> bool {
+        self.seen = word;
+        let status = ChanStatus(word);
+        let index = self.descriptors.index(status.descriptor());
+        let count = index.map_or(0, |index| self.ring.told_of(index));
         let progress = self.complete(count, report);
-        if progress {
-            self.idle_polls = 0;
-            self.watchdog.progress();
-        }
         // The register decides: the word may be older.
         if status.state() == ChanState::Halted {
             let status = self.registers.status();
-            if status == ChanStatus::GONE {
-                self.lose(report);
-                return true;
-            }
-            if status.state() == ChanState::Halted {
-                self.recover(Cause::Halted, report);
-                return true;
-            }
+            return self.take_stop(status, report) || progress;
         }
         progress
+    }
+
+    /// Ends what has ended if CHANSTS is `status`; whether that was anything. The completion word is
+    /// then owed, unless it has come meanwhile.
+    pub(super) fn take_register(
+        &mut self,
+        status: ChanStatus,
+        report: &mut dyn FnMut(Completion),
+    ) -> bool {
+        let count = self.completed_by(status);
+        let progress = self.complete(count, report);
+        self.ring.owe(count);
+        let word = self.completion.read();
+        let index = self.descriptors.index(ChanStatus(word).descriptor());
+        let more = index.map_or(0, |index| self.ring.told_of(index));
+        self.complete(more, report) || progress
+    }
+
+    /// Deals with a channel that does not run, if CHANSTS is `status`; whether that was so.
+    fn take_stop(&mut self, status: ChanStatus, report: &mut dyn FnMut(Completion)) -> bool {
+        if status == ChanStatus::GONE {
+            self.lose(report);
+            return true;
+        }
+        let halted = status.state() == ChanState::Halted;
+        if halted {
+            self.recover(Cause::Halted, report);
+        }
+        halted
     }
 
     /// Asks the device where it stands, as its completion word has said nothing for long.
@@ -121,18 +145,21 @@ impl IoatChannel {
     fn look(&mut self, report: &mut dyn FnMut(Completion)) {
         self.idle_polls = 0;
         let status = self.registers.status();
-        if status == ChanStatus::GONE {
-            self.lose(report);
+        let progress = status != ChanStatus::GONE && self.take_register(status, report);
+        if self.take_stop(status, report) {
             return;
         }
-        // All that was issued has ended, the last of which is always told of. The read of the register
-        // has waited for the writes before it.
-        let all = self.ring.in_flight();
-        let told = self.completed_by(ChanStatus(self.completion.read()));
-        if self.completed_by(status) == all && told < all {
-            self.tell(IncidentKind::CompletionLost);
+        let idle = self.ring.in_flight() == 0;
+        if progress {
+            // The last of what was issued is always told of, and the read of the register has waited
+            // for the writes before it.
+            if idle && self.ring.is_owed() {
+                self.tell(IncidentKind::CompletionLost);
+            }
+            return;
         }
-        if self.take_up(status, report) {
+        if idle {
+            self.have_told();
             return;
         }
         let now = self.registers.now();
@@ -146,17 +173,36 @@ impl IoatChannel {
         }
     }
 
+    /// Nothing is in flight, and the completion word has not told of all that was: has it written once
+    /// more. If that is lost, again, as long as there are slots.
+    fn have_told(&mut self) {
+        if self.ring.last_pending().is_some() {
+            // It will be with that.
+            return;
+        }
+        if self.ring.has_room_for_null() {
+            let index = self.ring.index(self.ring.head());
+            self.descriptors.write(index, Operation::Null, Control::COMPL_WRITE);
+            self.ring.push_null();
+            self.ring_doorbell();
+            return;
+        }
+        match self.reset(RESET_TIMEOUT) {
+            // On an error the channel is down, and says so at the next submission.
+            Ok(_) => drop(self.start(START_TIMEOUT)),
+            Err(ResetError::Stuck(stopped)) => self.stick(stopped),
+            Err(ResetError::Gone) => self.lose(&mut |_| {}),
+        }
+    }
+
     /// Gets a channel going again that has halted or hangs.
     #[cold]
     fn recover(&mut self, cause: Cause, report: &mut dyn FnMut(Completion)) {
         let stands = Stopped { status: self.registers.status(), errors: self.registers.errors() };
-        let progress = self.complete(self.completed_by(stands.status), report);
+        let progress = self.take_register(stands.status, report);
         match cause {
             // It has moved after all.
-            Cause::TimedOut if progress => {
-                self.watchdog.progress();
-                return;
-            }
+            Cause::TimedOut if progress => return,
             // A check that has found something is no incident.
             Cause::Halted if self.mismatch(stands).is_some() => {}
             Cause::Halted => self.tell(IncidentKind::Halted(stands.errors)),
@@ -191,7 +237,7 @@ impl IoatChannel {
         }
         self.ring.end_all(Status::Aborted, report);
         // On an error the channel is down, and says so at the next submission.
-        let _ = self.start();
+        let _ = self.start(START_TIMEOUT);
     }
 
     /// What the check has found at which the channel halted, if that is why it did.
@@ -275,7 +321,7 @@ impl IoatChannel {
 
     /// Starts a channel that was out of service and is idle.
     fn restart(&mut self) {
-        if self.start().is_ok() {
+        if self.start(START_TIMEOUT).is_ok() {
             self.tell(IncidentKind::Recovered);
         }
     }

@@ -270,6 +270,45 @@ fn a_failure_behind_a_mismatch_is_a_failure_and_leaves_nothing_behind() {
     assert_eq!(statuses, [Status::ReadError, Status::Success]);
 }
 
+/// A slot is not used again before the completion word has told of its descriptor: late, it would tell
+/// of the next one there.
+#[test]
+fn slots_whose_end_is_owed_are_not_free() {
+    let mut ring = ring(3);
+    push(&mut ring, 1, 1);
+    push(&mut ring, 1, 1);
+    push(&mut ring, 1, 1);
+    ring.issue();
+    assert_eq!(ring.ended_at(1), 2);
+    assert_eq!(ended(&mut ring, 2).len(), 2);
+    ring.owe(2);
+    ring.set_limit(0);
+    assert_eq!((ring.space(), ring.is_owed()), (2, true));
+    push(&mut ring, 2, 1);
+    ring.issue();
+    // Slot 0 is that of position 0 still.
+    assert_eq!(ring.told_of(0), 0);
+    ring.set_limit(0);
+    assert_eq!((ring.space(), ring.is_owed()), (1, true));
+    // What was not written, or was passed over, is told of by what comes later.
+    assert_eq!(ring.told_of(3), 2);
+    assert!(!ring.is_owed());
+    assert_eq!(ended(&mut ring, 2).len(), 1);
+    assert_eq!(ring.told_of(3), 0, "told already");
+    assert_eq!(ring.told_of(4), 1);
+    assert_eq!(ended(&mut ring, 1).len(), 1);
+    ring.set_limit(0);
+    assert_eq!(ring.space(), 5);
+    // A new chain owes nothing.
+    push(&mut ring, 1, 1);
+    ring.issue();
+    ended(&mut ring, 1);
+    ring.owe(1);
+    ring.begin_chain();
+    ring.set_limit(0);
+    assert_eq!((ring.space(), ring.is_owed()), (5, false));
+}
+
 /// What was issued is the chain then, what was not waits for its doorbell.
 #[test]
 fn a_chain_begins_again_with_what_is_in_flight() {

@@ -79,18 +79,21 @@ impl Obstacle {
     #[must_use]
     pub fn remedy(&self) -> String {
         match self {
-            Self::NoRegisters => "enable the DMA engine in the firmware's settings (CBDMA, I/OAT or \
+            Self::NoRegisters => {
+                "enable the DMA engine in the firmware's settings (CBDMA, I/OAT or \
                                   Crystal Beach), or let the kernel assign addresses: boot with \
                                   pci=realloc"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::NoIommu { machine_has_one: false } => {
                 "enable VT-d (AMD: AMD-Vi) in the firmware's settings and boot with \
                  intel_iommu=on iommu=pt"
                     .to_owned()
             }
             Self::NoIommu { machine_has_one: true } => {
-                "boot with intel_iommu=on instead of intel_iommu=igfx_off and the like; if it stays \
-                 so, the firmware's DMAR table leaves this function out"
+                "boot with intel_iommu=on; if it stays so, the firmware's DMAR table leaves this \
+                 function out, or Linux does because the table is wrong (5400 series): see dmesg, \
+                 and the firmware's updates"
                     .to_owned()
             }
             Self::GroupNotViable { others, .. } => {

@@ -24,6 +24,9 @@ impl Sysfs {
     /// root only.
     #[must_use]
     pub fn users(&self, function: &IoatFunction) -> Vec<User> {
+        if !function.is_bound_to_vfio() {
+            return Vec::new();
+        }
         // As the kernel names open files, so not below our root.
         let group = function.group.as_ref().map(|group| format!("/dev/vfio/{}", group.id));
         let device = function.vfio_device.as_ref().map(|name| format!("/dev/vfio/devices/{name}"));

@@ -119,7 +119,7 @@ impl Liar {
         }
         let random = self.random();
         match random % 12 {
-            0 => truth ^ 1 << (random >> 8) % 8,
+            0 => truth ^ (1 << ((random >> 8) % 8)),
             // Another descriptor, or none.
             1 => truth.wrapping_add(64 * ((random >> 8) % 64)).wrapping_sub(64 * 32),
             2 => random,

@@ -10,6 +10,7 @@ mod halts;
 mod interrupts;
 mod lying;
 mod machine;
+mod million;
 mod operations;
 mod parity;
 mod probe;

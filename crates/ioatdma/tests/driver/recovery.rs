@@ -155,7 +155,7 @@ fn submit_at_once<S: Shell>(rig: &mut Rig<S>) {
 }
 
 /// Doorbells and resets of channel 0 before the first owner's first batch.
-fn doorbells_and_resets(config: &Config) -> (u64, u64) {
+pub(crate) fn doorbells_and_resets(config: &Config) -> (u64, u64) {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     struct Counting {
@@ -243,8 +243,7 @@ fn a_hang_ends_by_the_second_strike_stepped_and_threaded() {
 /// A channel that is only slow is not struck: each descriptor is progress.
 #[test]
 fn a_slow_channel_is_not_reset() {
-    let mut faults = Faults::none();
-    faults.latency = WATCHDOG * 9 / 10;
+    let faults = Faults::none().latency(WATCHDOG * 9 / 10);
     let (mut rig, incidents) =
         rig::<Stepped>(&Config { faults, ..Config::default() }, [], Behind::Abort);
     submit_at_once(&mut rig);
@@ -356,6 +355,69 @@ fn a_lost_completion_is_told_of() {
         submit(&mut rig);
         expect(&rig.wait_for(BATCH), |_| Status::Success);
         assert_eq!(kinds(&incidents), [IncidentKind::CompletionLost], "{name}");
+    }
+}
+
+/// A completion word that is late by more than a round of the ring names a slot that would be in use
+/// again. The client asks the device itself, by waiting, so that it knows of the ends before.
+#[test]
+fn a_word_that_is_late_by_a_round_ends_nothing_else() {
+    for (name, config) in versions::all() {
+        let first = Counted::first(&config);
+        let late = Fault::LateCompletion(Duration::from_millis(1));
+        let faults = Faults::none().at(0, first, late);
+        let options = Options { ring_order: 3, ..Options::default() };
+        let mut rig = Rig::<Stepped>::new(Config { faults, ..config }, options);
+        let mut submitted = 0;
+        while rig.queue.space() > 0 && submitted < 8 {
+            rig.submit(submitted, 10);
+            rig.queue.issue_pending();
+            submitted += 1;
+            while rig.host.shell.step() {}
+            assert!(!rig.queue.arm(), "{name}: CHANSTS tells that it has ended");
+            rig.queue.poll(|done| check(&done, Status::Success));
+        }
+        assert!(submitted < 8, "{name}: all slots were used again, {submitted}");
+        let (source, target) = (rig.buffer(10, 1), rig.buffer(10, 0));
+        let refused = rig.queue.copy(source.slice(0..10), target.slice(0..10), 9);
+        assert_eq!(refused.expect_err("full").error, SubmitError::RingFull);
+        rig.host.shell.pass(Duration::from_millis(1));
+        rig.queue.poll(|_| panic!("all were reported"));
+        assert_eq!(rig.queue.space(), rig.queue.info().ring_size, "{name}");
+        for _ in 0..20 {
+            rig.works();
+        }
+    }
+}
+
+/// All completion words of more than a round are lost: nothing is lost with them, and the channel does
+/// not fill up.
+#[test]
+fn a_channel_gets_along_without_any_word_for_long() {
+    for (name, config) in versions::all() {
+        for lost in [3, 8, 20, 100] {
+            let first = Counted::first(&config);
+            let faults = (first..first + lost)
+                .fold(Faults::none(), |faults, at| faults.at(0, at, Fault::LostCompletion));
+            let options = Options { ring_order: 3, ..Options::default() };
+            let mut rig = Rig::<Stepped>::new(Config { faults, ..config.clone() }, options);
+            let (mut submitted, mut ended) = (0, 0);
+            let start = rig.host.now();
+            while ended < 50 {
+                if rig.queue.space() > 0 && submitted < 50 {
+                    rig.submit(submitted, 10);
+                    rig.queue.issue_pending();
+                    submitted += 1;
+                }
+                rig.queue.poll(|done| {
+                    check(&done, Status::Success);
+                    ended += 1;
+                });
+                rig.host.delay(Duration::from_micros(10));
+                // A channel that does not get through its start rests for a second each time.
+                assert!(rig.host.now() - start < Duration::from_secs(200), "{name}: {ended}");
+            }
+        }
     }
 }
 

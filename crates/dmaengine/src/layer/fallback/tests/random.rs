@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, Ordering, Status, SubmitError};
 
-const CASES: u32 = if cfg!(miri) { 4 } else { 1000 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 1000 };
 const STEPS: usize = if cfg!(miri) { 100 } else { 1000 };
 /// Cells in play: few, so that operations meet in them.
 const PLAY: usize = 12;

@@ -12,6 +12,10 @@ use crate::{
 pub(super) const CELL: usize = 64;
 pub(super) const CELLS: usize = 512;
 
+/// It begins at a multiple of its length: tests of alignment rely on it.
+#[repr(align(64))]
+struct Cell(#[expect(dead_code, reason = "reached through pointers")] [u8; CELL]);
+
 pub(super) struct Rig {
     pub(super) channel: Box<dyn DmaChannel>,
     pub(super) engine: Strings,
@@ -39,7 +43,7 @@ impl Rig {
         let fallback = Fallback::new(options);
         let channel = fallback.wrap(Box::new(puppet));
         let [stats] = fallback.stats().try_into().expect("one channel");
-        let cells: Box<[_]> = (0..CELLS).map(|cell| [cell as u8; CELL]).collect();
+        let cells: Box<[_]> = (0..CELLS).map(|cell| Cell([cell as u8; CELL])).collect();
         Self {
             channel,
             engine,
@@ -122,7 +126,7 @@ impl Drop for Rig {
         }
         self.engine.state().stuck = false;
         self.channel.terminate_sync(Duration::ZERO).unwrap();
-        let memory = std::ptr::slice_from_raw_parts_mut(self.memory, CELLS * CELL);
+        let memory = std::ptr::slice_from_raw_parts_mut(self.memory.cast::<Cell>(), CELLS);
         // SAFETY: from `Box::into_raw`, and the channel is idle.
         drop(unsafe { Box::from_raw(memory) });
     }

@@ -20,16 +20,19 @@ fn check(device: Arc<dyn DmaDevice>) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn over_the_cpu() {
     check(Arc::new(CpuDevice::new(1)));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn over_threads() {
     check(Arc::new(ThreadsDevice::new(1)));
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn over_threads_that_always_sleep_behind_a_tiny_ring() {
     let spin = Duration::ZERO;
     let options = ThreadsOptions { channels: 1, ring_size: 8, spin };
@@ -37,6 +40,7 @@ fn over_threads_that_always_sleep_behind_a_tiny_ring() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn over_an_engine_that_can_do_next_to_nothing() {
     for ordering in [Ordering::InOrder, Ordering::OutOfOrder] {
         let info = ChannelInfo {
