@@ -46,9 +46,8 @@ fn json_has_every_figure_and_the_picture_is_written() {
     let mut rows = document["rows"].as_array().unwrap().iter();
     let mut timed = 0;
     for frame in ["64K", "1448"] {
-        for (mode, touch) in
-            [("blocking", false), ("blocking", true), ("nonblocking", false), ("nonblocking", true)]
-        {
+        let modes = ["blocking", "nonblocking", "posted"];
+        for (mode, touch) in modes.into_iter().flat_map(|mode| [(mode, false), (mode, true)]) {
             for read_size in [1024, 65_536] {
                 for (engine, kind, verified) in engines {
                     let row = rows.next().unwrap();
