@@ -8,8 +8,12 @@
 mod clock;
 mod cpus;
 pub mod dma;
+mod null;
+mod picture;
+pub mod receive;
 mod round_trip;
 
 pub use clock::Clock;
 pub use cpus::Cpus;
+pub use picture::PictureError;
 pub use round_trip::round_trip_ns;

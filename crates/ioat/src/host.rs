@@ -1,4 +1,4 @@
-//! One stack on a TAP link with an engine: what the commands open.
+//! One stack on a link with an engine: what the commands open.
 
 use std::sync::Arc;
 
@@ -41,7 +41,8 @@ impl HostConfig {
     }
 }
 
-/// A TCP/IP stack in this process, at the far end of a TAP interface.
+/// A TCP/IP stack in this process, with its engine: at the far end of a TAP interface, or on another
+/// link.
 #[derive(Debug)]
 pub struct Host {
     stack: Stack,
@@ -68,6 +69,9 @@ pub enum OpenError {
     /// The TAP link.
     #[error(transparent)]
     Tap(#[from] netdev::OpenError),
+    /// Room for the frames of another link.
+    #[error("the link's frames do not fit: {0}")]
+    Frames(#[from] ArenaFull),
     /// The stack.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -91,17 +95,34 @@ impl Host {
     /// See [`OpenError`].
     pub fn with_device(config: &HostConfig, device: Arc<dyn DmaDevice>) -> Result<Self, OpenError> {
         let HostConfig { tap, sockets, engine: _, buffer_bytes } = config;
+        Self::on_link(device, sockets, tap.arena_len(), *buffer_bytes, |arena| {
+            Ok(Box::new(Tap::open(arena, tap)?))
+        })
+    }
+
+    /// A host on a link that `open` makes, which takes `link_bytes` of the arena that it is given.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn on_link(
+        device: Arc<dyn DmaDevice>,
+        sockets: &Config,
+        link_bytes: usize,
+        buffer_bytes: usize,
+        open: impl FnOnce(&Arena) -> Result<Box<dyn Link>, OpenError>,
+    ) -> Result<Self, OpenError> {
         // One arena for the packets and for the buffers they are copied to: mapped once.
-        let arena = Arena::new(tap.arena_len() + buffer_bytes.next_multiple_of(PAGE) + PAGE)?;
+        let arena = Arena::new(link_bytes + buffer_bytes.next_multiple_of(PAGE) + PAGE)?;
         device.map(&arena)?;
-        let link = Tap::open(&arena, tap)?;
+        let link = open(&arena)?;
         let interface = link.info().name.clone();
         let registry = Registry::new();
         registry.register(device.clone());
         let channel = registry.request("dma0chan0")?;
         // Without an engine the stack copies by itself: a channel in between would only cost.
         let engine = (channel.info().kind != Kind::Cpu).then_some(channel);
-        let stack = Stack::start(Box::new(link), engine, sockets)?;
+        let stack = Stack::start(link, engine, sockets)?;
         Ok(Self { stack, arena, device, interface })
     }
 
@@ -117,7 +138,7 @@ impl Host {
         &*self.device
     }
 
-    /// The name of the interface at the kernel's end.
+    /// The link's name: that of the interface at the kernel's end of a TAP link.
     #[must_use]
     pub fn interface(&self) -> &str {
         &self.interface

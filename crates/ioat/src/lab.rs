@@ -14,17 +14,21 @@
 //! ```
 
 mod cpu;
+mod mode;
 mod namespace;
 mod pattern;
+mod placement;
 mod sender;
-mod tap_receiver;
+mod stack_receiver;
 mod transfer;
 mod veth;
 
 pub use cpu::{allowed_cpus, pin_to_cpu, thread_cpu_time, thread_preemptions};
+pub use mode::{Mode, ParseModeError};
 pub use namespace::{Namespace, NamespaceError, PeerNamespace};
 pub use pattern::Pattern;
+pub use placement::Placement;
 pub use sender::{Sender, SenderConfig, SenderError, Sent};
-pub use tap_receiver::TapReceiver;
-pub use transfer::{Copied, Receiver, Transfer, TransferError};
+pub use stack_receiver::{Program, StackReceiver};
+pub use transfer::{Copied, Receiver, Transfer, TransferError, receive_stream};
 pub use veth::{VethBaseline, VethError};

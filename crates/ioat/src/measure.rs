@@ -47,29 +47,53 @@ fn ratio(dividend: f64, divisor: f64) -> f64 {
     if divisor > 0.0 { dividend / divisor } else { 0.0 }
 }
 
-/// Reads `stream` to its end, in reads of `buffer`'s length, giving each piece to `each`.
+/// A stream as a program gets it: piece by piece.
+pub trait Pieces {
+    /// Receives the next piece and gives it to `each`; `false` at the end.
+    ///
+    /// # Errors
+    ///
+    /// What receiving it, or `each`, returns.
+    fn next(&mut self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool>;
+}
+
+/// The pieces that reads into one buffer give. `Interrupted` reads are repeated.
+#[derive(Debug)]
+pub struct Reads<'a, R> {
+    /// What is read.
+    pub stream: R,
+    /// Where to.
+    pub buffer: &'a mut [u8],
+}
+
+impl<R: Read> Pieces for Reads<'_, R> {
+    fn next(&mut self, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        loop {
+            match self.stream.read(self.buffer) {
+                Ok(0) => return Ok(false),
+                Ok(len) => return each(&self.buffer[..len]).map(|()| true),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Receives a stream to its end, giving each piece to `each`.
 ///
 /// # Errors
 ///
-/// What the stream's `read` or `each` returns; `Interrupted` reads are repeated.
+/// What receiving, or `each`, returns.
 pub fn receive_all(
-    stream: &mut impl Read,
-    buffer: &mut [u8],
+    pieces: &mut (impl Pieces + ?Sized),
     mut each: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<Measured> {
     let mut bytes = 0;
     let started = (Instant::now(), thread_cpu_time());
-    loop {
-        match stream.read(buffer) {
-            Ok(0) => break,
-            Ok(len) => {
-                bytes += len as u64;
-                each(&buffer[..len])?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    while pieces.next(&mut |piece| {
+        bytes += piece.len() as u64;
+        each(piece)
+    })? {}
     Ok(Measured {
         bytes,
         wall: started.0.elapsed(),

@@ -37,6 +37,7 @@ impl netstack::PacketBuffer for RxPacket {
 pub(crate) struct Copies<'a> {
     pub(crate) engine: Result<&'a mut Engine, CpuCause>,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) bytes_in_flight: &'a mut usize,
     /// Something waits for the doorbell.
     pub(crate) issued: &'a mut bool,
 }
@@ -100,6 +101,7 @@ impl Copies<'_> {
                 match engine.copy(source, target, tag) {
                     Ok(_cookie) => {
                         receive.in_flight += 1;
+                        *self.bytes_in_flight += len;
                         *self.issued = true;
                         return;
                     }

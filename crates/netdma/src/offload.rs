@@ -33,6 +33,8 @@ pub struct Offload {
     /// Sockets whose receives have enough, and may get more.
     unsettled: Vec<SocketId>,
     counters: Counters,
+    /// Of the copies that have not ended.
+    bytes_in_flight: usize,
 }
 
 impl Offload {
@@ -57,6 +59,7 @@ impl Offload {
             receives: Receives::default(),
             unsettled: Vec::new(),
             counters: Counters::default(),
+            bytes_in_flight: 0,
         }
     }
 
@@ -195,6 +198,7 @@ impl Offload {
             let mut copies = Copies {
                 engine: engine_for(&mut self.engine, self.copybreak, receive),
                 counters: &mut self.counters,
+                bytes_in_flight: &mut self.bytes_in_flight,
                 issued: &mut issued,
             };
             let reason = copies.take(stack, now, id, receive);
@@ -303,13 +307,14 @@ impl Offload {
         mut idle: impl FnMut(SocketId),
     ) {
         self.advance(now);
-        let Self { engine, fallback, receives, counters, .. } = self;
+        let Self { engine, fallback, receives, counters, bytes_in_flight, .. } = self;
         let Some(engine) = engine else { return };
         if engine.is_idle() {
             return;
         }
         engine.poll(|done: Done<PacketSlice, Target, Tag>| {
-            let Done { status, bytes, fallback, target, tag, .. } = done;
+            let Done { status, bytes, fallback, source, target, tag, .. } = done;
+            *bytes_in_flight -= source.len();
             assert_eq!(status, Status::Success, "the CPU does what the engine does not");
             // Before its receive goes: a buffer that was abandoned goes with it.
             drop(target);
@@ -328,6 +333,12 @@ impl Offload {
             stack.release(now, tag.socket, tag.charge);
         });
         counters.engine_resets = fallback.resets();
+    }
+
+    /// What the engine has been given and has not ended, in bytes.
+    #[must_use]
+    pub const fn bytes_in_flight(&self) -> usize {
+        self.bytes_in_flight
     }
 
     /// Whether the engine holds memory and could not be stopped for some seconds. There is no way

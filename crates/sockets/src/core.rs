@@ -19,6 +19,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 pub(crate) use crate::tasks::TaskId;
 use crate::{
+    patience::Patience,
     pollers::{Pollers, flags_of},
     tasks::Tasks,
 };
@@ -118,6 +119,8 @@ impl Kicks {
 pub(crate) struct Core {
     pub(crate) stack: netstack::Stack<RxPacket>,
     pub(crate) offload: Offload,
+    /// Whether the driver looks for the end of copies or sleeps.
+    pub(crate) patience: Patience,
     pub(crate) driver: Driver,
     /// Set by the driver before it sleeps; taken by whoever kicks it.
     pub(crate) asleep: Option<Asleep>,
@@ -149,6 +152,7 @@ impl Core {
         Self {
             stack,
             offload,
+            patience: Patience::default(),
             driver: Driver::Nobody,
             asleep: None,
             kicks,

@@ -120,6 +120,35 @@ impl Shared {
         self.watchers.load(Ordering::Relaxed) > 0 || self.has_tasks.load(Ordering::Relaxed)
     }
 
+    /// Looks for the end of copies, while the engine is expected to need less time than sleeping
+    /// takes. Returns whether a call's copies have all ended.
+    fn look_for_ends(&self, core: &mut MutexGuard<'_, Core>) -> bool {
+        /// Between two looks: the engine's word of its progress moves from its cache to ours and back
+        /// with each.
+        const PAUSES: u32 = 4;
+
+        let in_flight = core.offload.bytes_in_flight();
+        let patience = core.patience.look_for(in_flight);
+        if patience.is_zero() || in_flight == 0 {
+            return false;
+        }
+        let start = self.now();
+        loop {
+            for _ in 0..PAUSES {
+                std::hint::spin_loop();
+            }
+            let now = self.now();
+            let (ended, looked) = (core.reap(now), now - start);
+            if ended || looked >= patience {
+                let left = core.offload.bytes_in_flight();
+                let bytes = if ended { in_flight.saturating_sub(left) } else { 0 };
+                core.patience.learn(in_flight, bytes, looked);
+                return ended;
+            }
+            MutexGuard::bump(core);
+        }
+    }
+
     /// Blocks the driver until the link or the engine has something, a kick, or `until`. It must
     /// have done all there was to do. `key` is what it waits for itself.
     pub(crate) fn block(
@@ -312,8 +341,9 @@ impl<'a> Call<'a> {
 
     fn drive(&mut self, key: Key, until: Option<Instant>) {
         self.count_turn();
-        if !self.shared.turn(&mut self.core) {
-            self.shared.block(&mut self.core, Some(key), until);
+        let shared = self.shared;
+        if !shared.turn(&mut self.core) && !shared.look_for_ends(&mut self.core) {
+            shared.block(&mut self.core, Some(key), until);
         }
     }
 

@@ -37,6 +37,7 @@ mod driver;
 mod errno;
 mod interrupt;
 mod listener;
+mod patience;
 mod poll_set;
 mod poller;
 mod pollers;

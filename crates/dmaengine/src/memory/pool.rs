@@ -261,7 +261,8 @@ unsafe impl Send for PacketBuf {}
 unsafe impl Sync for PacketBuf {}
 
 // SAFETY: the slot stays where it is, and nobody can write it while a `PacketBuf` of it exists: the
-// only `PacketBufMut` was consumed by `freeze`, and the next one is made after the last drop.
+// only `PacketBufMut` was consumed by `freeze`, and the next one is made after the last drop, or of the
+// only `PacketBuf`.
 unsafe impl DmaSource for PacketBuf {}
 
 impl PacketBuf {
@@ -270,6 +271,22 @@ impl PacketBuf {
     #[must_use]
     pub fn truesize(&self) -> usize {
         self.slots().slot_len as usize
+    }
+
+    /// Makes it writable again, without a way through the pool.
+    ///
+    /// # Errors
+    ///
+    /// The packet itself, if there is another handle to it.
+    pub fn try_into_mut(self) -> Result<PacketBufMut, Self> {
+        // Acquire: what the owners of other handles read comes before what is written next. A count
+        // of one is ours, and nobody can raise it, since nobody else has a handle to clone.
+        if self.references().load(Ordering::Acquire) != 1 {
+            return Err(self);
+        }
+        // The one reference passes to the result.
+        let this = ManuallyDrop::new(self);
+        Ok(PacketBufMut { slots: this.slots, index: this.index })
     }
 
     /// Another handle to the packet, narrowed to `range`.

@@ -2,7 +2,7 @@ use std::{io, str::FromStr};
 
 use serde::Serialize;
 
-use crate::lab::{allowed_cpus, pin_to_cpu};
+use crate::lab::{Placement, allowed_cpus};
 
 /// Where the submitting thread runs, and where the engine's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,10 +38,8 @@ impl Cpus {
     ///
     /// One of the CPUs does not exist, or this process may not use it.
     pub fn pin<T>(&self, make: impl FnOnce() -> T) -> io::Result<T> {
-        pin_to_cpu(self.engine)?;
-        let made = make();
-        pin_to_cpu(self.caller)?;
-        Ok(made)
+        let Self { caller, engine } = *self;
+        Placement { sender: None, receiver: Some(caller), engine: Some(engine) }.pin(make)
     }
 }
 

@@ -1,10 +1,20 @@
 //! `ioat bench`: the benchmarks, one module each.
 
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
 use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 
 mod dma;
+mod receive;
+
+/// The fewest turns of which a median is worth printing without a word about it.
+const ENOUGH_ROUNDS: usize = 5;
 
 /// Measures what engines cost and give on this machine, beside their peers.
 #[derive(Debug, Args)]
@@ -17,12 +27,59 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 enum What {
     Dma(dma::Dma),
+    Receive(receive::Receive),
 }
 
 impl Bench {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         match &self.what {
             What::Dma(command) => command.run(),
+            What::Receive(command) => command.run(),
         }
+    }
+}
+
+fn parse_rounds(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(rounds @ 1..=1000) => Ok(rounds),
+        _ => Err("it must be a number from 1 to 1000".into()),
+    }
+}
+
+/// The first element that an earlier one is equal to.
+fn repeated<T: Eq + std::hash::Hash>(elements: &[T]) -> Option<&T> {
+    let mut seen = HashSet::new();
+    elements.iter().find(|element| !seen.insert(*element))
+}
+
+/// Makes the folder of `--out`, before hours of measuring.
+fn make_folder(out: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(out).map_err(|error| {
+        Failure::Usage(format!("cannot make {} ({error}): change --out", out.display()))
+    })
+}
+
+/// Writes a picture into the folder of `--out`; where it lies.
+fn write_picture(
+    out: &Path,
+    name: &str,
+    svg: Result<String, ioat::bench::PictureError>,
+) -> Result<PathBuf, Failure> {
+    let picture = out.join(name);
+    let svg = svg.map_err(|error| Failure::Failed(error.to_string()))?;
+    fs::write(&picture, svg).map_err(|error| {
+        Failure::Failed(format!("cannot write {} ({error}): change --out", picture.display()))
+    })?;
+    Ok(picture)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_repeated_is_found() {
+        assert_eq!(repeated(&[1, 2, 3, 2, 1]), Some(&2));
+        assert_eq!(repeated(&["a", "b"]), None);
     }
 }

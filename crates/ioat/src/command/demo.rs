@@ -1,4 +1,4 @@
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use clap::Args;
 use dmaengine::{Arena, DmaBuf, Kind};
@@ -7,9 +7,7 @@ use ioat::{
     engine::EngineName,
     host::{Host, HostConfig},
     host_side,
-    lab::{
-        Copied, Namespace, Receiver, TapReceiver, Transfer, VethBaseline, allowed_cpus, pin_to_cpu,
-    },
+    lab::{Copied, Namespace, Placement, Receiver, StackReceiver, Transfer, VethBaseline},
     measure::{Measured, Spread},
 };
 use netstack::Ipv4Cidr;
@@ -59,7 +57,7 @@ struct Document {
     bytes: u64,
     rounds: u32,
     read_size: usize,
-    cpus: Cpus,
+    cpus: Placement,
     rows: Vec<Row>,
 }
 
@@ -85,17 +83,9 @@ struct Row {
 impl Demo {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let _namespace = Namespace::enter().map_err(machine)?;
-        let cpus = Cpus::choose().map_err(machine)?;
-        // Threads inherit where their maker may run: the engines' are made now.
-        Cpus::pin(cpus.engine).map_err(machine)?;
-        let mut contestants = vec![Contestant::linux(self.read_size)?];
-        for (number, engine) in self.engines.iter().enumerate() {
-            let number = u8::try_from(number).map_err(|_| {
-                Failure::Usage("there are networks for 256 engines, not for more".into())
-            })?;
-            contestants.push(Contestant::ours(number, engine.clone(), self.read_size)?);
-        }
-        Cpus::pin(cpus.receiver).map_err(machine)?;
+        let cpus = Placement::choose().map_err(machine)?;
+        let contestants = cpus.pin(|| self.contestants());
+        let mut contestants = contestants.map_err(machine)??;
         let transfers = u64::from(self.rounds + 1) * contestants.len() as u64;
         let bar = progress::bytes(transfers * self.bytes);
         for contestant in &mut contestants {
@@ -122,39 +112,19 @@ impl Demo {
         Ok(())
     }
 
+    fn contestants(&self) -> Result<Vec<Contestant>, Failure> {
+        let mut contestants = vec![Contestant::linux(self.read_size)?];
+        for (number, engine) in self.engines.iter().enumerate() {
+            let number = u8::try_from(number).map_err(|_| {
+                Failure::Usage("there are networks for 256 engines, not for more".into())
+            })?;
+            contestants.push(Contestant::ours(number, engine.clone(), self.read_size)?);
+        }
+        Ok(contestants)
+    }
+
     const fn transfer(&self, checked: bool, sender_cpu: Option<usize>) -> Transfer {
         Transfer { bytes: self.bytes, checked, sender_cpu }
-    }
-}
-
-/// Who runs where; anywhere if `None`.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct Cpus {
-    sender: Option<usize>,
-    receiver: Option<usize>,
-    engine: Option<usize>,
-}
-
-impl Cpus {
-    /// A CPU for each. Where there are two, engine and receiver share one: the sender needs its own
-    /// from end to end, and what it is kept from doing the receiver would do for it, since the
-    /// kernel sends more in whatever thread the acknowledgement comes from. Where there is one,
-    /// nobody is pinned.
-    fn choose() -> io::Result<Self> {
-        Ok(match allowed_cpus()?[..] {
-            [sender, receiver, engine, ..] => {
-                Self { sender: Some(sender), receiver: Some(receiver), engine: Some(engine) }
-            }
-            [sender, shared] => {
-                Self { sender: Some(sender), receiver: Some(shared), engine: Some(shared) }
-            }
-            _ => Self { sender: None, receiver: None, engine: None },
-        })
-    }
-
-    /// Pins this thread, unless it may run anywhere.
-    fn pin(cpu: Option<usize>) -> io::Result<()> {
-        cpu.map_or(Ok(()), pin_to_cpu)
     }
 }
 
@@ -201,7 +171,7 @@ impl Contestant {
             name: info.engine.clone(),
             kind: info.kind,
             buffer: host.buffer(read_size).map_err(machine)?,
-            receiver: Box::new(TapReceiver::listen(host, address.address).map_err(machine)?),
+            receiver: Box::new(StackReceiver::listen(host, address.address).map_err(machine)?),
             verified: false,
             rounds: Vec::new(),
         })
@@ -302,7 +272,7 @@ impl Document {
                 8.0 / per_gb
             );
         }
-        if cpus.engine.is_some() && cpus.engine == cpus.receiver {
+        if cpus.engine.is_some() && !cpus.engine_is_apart() {
             println!(
                 "This machine has two CPUs: the engine's thread shares the receiver's, so its CPU \
                  time is moved, not saved."

@@ -10,7 +10,7 @@ use ioat::{
     engine::EngineName,
     host::{Host, HostConfig, OpenError},
     host_side::{self, HostSideError},
-    measure::receive_all,
+    measure::{Reads, receive_all},
 };
 use netdma::Copybreak;
 use netstack::Ipv4Cidr;
@@ -90,7 +90,7 @@ impl Recv {
             listener.local_addr(),
             host.interface()
         );
-        let (mut stream, peer) = listener.accept().map_err(failed)?;
+        let (stream, peer) = listener.accept().map_err(failed)?;
         drop(listener);
         eprintln!("receiving from {peer}");
 
@@ -99,7 +99,7 @@ impl Recv {
         let engine_cpu = || host.device().cpu_time().unwrap_or_default();
         let engine_cpu_before = engine_cpu();
         let bar = progress::bytes_unbounded();
-        let measured = receive_all(&mut stream, &mut buffer, |piece| {
+        let measured = receive_all(&mut Reads { stream, buffer: &mut buffer }, |piece| {
             bar.inc(piece.len() as u64);
             out.write_all(piece).map_err(|error| self.write_error(&error))
         });

@@ -1,15 +1,9 @@
 //! One stream from the kernel's TCP to a receiver, measured or checked.
 
-use std::{
-    io::{self, Read},
-    net::SocketAddrV4,
-    ops::Sub,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddrV4, ops::Sub, sync::Arc, time::Duration};
 
 use super::{Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Sent};
-use crate::measure::{Measured, receive_all};
+use crate::measure::{Measured, Pieces, receive_all};
 
 /// What receives: a TCP/IP stack that listens somewhere.
 pub trait Receiver {
@@ -19,12 +13,13 @@ pub trait Receiver {
     /// Where the sender runs; the process's own namespace if `None`.
     fn sender_namespace(&self) -> Option<Arc<PeerNamespace>>;
 
-    /// Waits for the sender's connection; not for ever.
+    /// Waits for the sender's connection; not for ever. What it brings is received in reads into
+    /// `buffer`, or in pieces of that length at most.
     ///
     /// # Errors
     ///
     /// `TimedOut` if nobody came, and what the stack says.
-    fn accept(&self) -> io::Result<Box<dyn Read + '_>>;
+    fn accept<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<Box<dyn Pieces + 'a>>;
 
     /// Who copied received bytes to their readers so far; `None` if it keeps no account.
     fn copied(&self) -> Option<Copied>;
@@ -114,31 +109,50 @@ impl Transfer {
             namespace: receiver.sender_namespace(),
             cpu: sender_cpu,
         })?;
-        let mut stream = match receiver.accept() {
-            Ok(stream) => stream,
-            // Why nobody came is what the sender knows.
-            Err(error) => {
-                return Err(sender.join().err().map_or(TransferError::Receive(error), Into::into));
-            }
-        };
-        let mut offset = 0;
-        let mut wrong = None;
-        let measured = receive_all(&mut stream, buffer, |piece| {
-            if checked && wrong.is_none() {
-                wrong = PATTERN.first_wrong(offset, piece);
-            }
-            offset += piece.len() as u64;
+        let mut wrong = |offset, piece: &[u8]| {
             progress(piece.len());
-            Ok(())
-        })
-        .map_err(TransferError::Receive)?;
-        let sent = sender.join()?;
-        if let Some(offset) = wrong {
-            return Err(TransferError::WrongByte { offset });
-        }
-        if measured.bytes != sent.bytes {
-            return Err(TransferError::Length { received: measured.bytes, sent: sent.bytes });
-        }
-        Ok((measured, sent))
+            if checked { PATTERN.first_wrong(offset, piece) } else { None }
+        };
+        receive_stream(receiver, buffer, &mut wrong, || sender.join())
     }
+}
+
+/// Receives one stream in the calling thread, in reads of `buffer`'s length. Each piece is given to
+/// `wrong` with its offset, which says where the first wrong byte is, if there is one; after that
+/// it is not asked again. `join` waits for the sender.
+///
+/// # Errors
+///
+/// See [`TransferError`].
+pub fn receive_stream(
+    receiver: &dyn Receiver,
+    buffer: &mut [u8],
+    mut wrong: impl FnMut(u64, &[u8]) -> Option<u64>,
+    join: impl FnOnce() -> Result<Sent, SenderError>,
+) -> Result<(Measured, Sent), TransferError> {
+    let mut pieces = match receiver.accept(buffer) {
+        Ok(pieces) => pieces,
+        // Why nobody came is what the sender knows.
+        Err(error) => {
+            return Err(join().err().map_or(TransferError::Receive(error), Into::into));
+        }
+    };
+    let mut offset = 0;
+    let mut first_wrong = None;
+    let measured = receive_all(&mut *pieces, |piece| {
+        if first_wrong.is_none() {
+            first_wrong = wrong(offset, piece);
+        }
+        offset += piece.len() as u64;
+        Ok(())
+    })
+    .map_err(TransferError::Receive)?;
+    let sent = join()?;
+    if let Some(offset) = first_wrong {
+        return Err(TransferError::WrongByte { offset });
+    }
+    if measured.bytes != sent.bytes {
+        return Err(TransferError::Length { received: measured.bytes, sent: sent.bytes });
+    }
+    Ok((measured, sent))
 }

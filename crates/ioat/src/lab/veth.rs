@@ -1,7 +1,7 @@
 //! The baseline: the kernel receives from itself, over a veth pair.
 
 use std::{
-    io::{self, Read},
+    io,
     net::{Ipv4Addr, SocketAddrV4, TcpListener},
     sync::Arc,
     time::Duration,
@@ -10,7 +10,10 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Copied, NamespaceError, PeerNamespace, Receiver};
-use crate::netlink::{Netlink, NetlinkError};
+use crate::{
+    measure::{Pieces, Reads},
+    netlink::{Netlink, NetlinkError},
+};
 
 const RECEIVER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 const SENDER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
@@ -85,14 +88,14 @@ impl Receiver for VethBaseline {
         Some(Arc::clone(&self.peer))
     }
 
-    fn accept(&self) -> io::Result<Box<dyn Read + '_>> {
+    fn accept<'a>(&'a self, buffer: &'a mut [u8]) -> io::Result<Box<dyn Pieces + 'a>> {
         let timeout = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
         if poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&timeout))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let (stream, _) = self.listener.accept()?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Box::new(stream))
+        Ok(Box::new(Reads { stream, buffer }))
     }
 
     fn copied(&self) -> Option<Copied> {

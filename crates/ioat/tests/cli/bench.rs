@@ -18,7 +18,7 @@ fn bench(out: &str, more: &[&str]) -> std::process::Command {
 }
 
 #[track_caller]
-fn is_spread(value: &Value) {
+pub(crate) fn is_spread(value: &Value) {
     has_fields(value, &["median", "least", "greatest", "samples"]);
     let number = |field: &str| value[field].as_f64().unwrap_or_else(|| panic!("{value}"));
     assert!(0.0 <= number("least") && number("least") <= number("median"), "{value}");

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 mod arguments;
 mod bench;
+mod bench_receive;
 mod dma;
 mod emulate;
 mod hardware;

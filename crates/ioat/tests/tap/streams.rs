@@ -7,7 +7,7 @@ use std::{
 };
 
 use ioat::engine::EngineName;
-use ioat::lab::{Pattern, Receiver, TapReceiver, Transfer};
+use ioat::lab::{Pattern, Receiver, StackReceiver, Transfer};
 use netdma::CpuCause;
 use sockets::TcpListener;
 
@@ -20,7 +20,7 @@ pub(crate) fn the_kernel_sends_and_we_receive_every_byte() {
     for engine in ENGINES {
         let host = host(engine());
         let mut buffer = buffer(&host);
-        let receiver = TapReceiver::listen(host, OURS).unwrap();
+        let receiver = StackReceiver::listen(host, OURS).unwrap();
         let transfer = Transfer { bytes: LONG, checked: true, sender_cpu: None };
         let (measured, sent) = transfer.run(&receiver, &mut buffer, |_| {}).unwrap();
         assert_eq!((measured.bytes, sent.bytes), (LONG, LONG));

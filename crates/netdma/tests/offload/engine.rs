@@ -22,12 +22,13 @@ fn the_engine_copies_and_one_doorbell_starts_a_batch() {
         assert_eq!(progress.taken, data.len());
         assert!(progress.in_flight >= 7, "one copy a segment");
         assert_eq!(progress.room, 10_000);
+        assert_eq!(bench.offload.bytes_in_flight(), data.len());
         assert_eq!(bench.script.lock().unwrap().doorbells, 1);
         // The segments are on the async wait queue, and charged.
         assert_eq!(bench.charged(), charged);
         assert_eq!(bench.offload.withdraw(receive), Err(Busy));
         bench.reap();
-        assert_eq!(bench.charged(), 0);
+        assert_eq!((bench.charged(), bench.offload.bytes_in_flight()), (0, 0));
         assert_eq!(bench.offload.withdraw(receive), Ok(data.len()));
         assert_eq!(bench.offload.progress(receive), None, "the id is dead");
     });
@@ -107,6 +108,7 @@ fn an_engine_that_stands_still_is_reset_and_its_copies_repeated() {
         assert!(due > bench.now);
         bench.now = due;
         bench.reap();
+        assert_eq!(bench.offload.bytes_in_flight(), 0, "what failed as well");
         assert_eq!(bench.offload.withdraw(receive), Ok(data.len()));
     });
     assert_eq!(buffer, data);

@@ -54,6 +54,23 @@ fn a_slot_returns_with_its_last_handle() {
 }
 
 #[test]
+fn only_a_packet_with_one_handle_is_made_writable_again() {
+    let pool = pool(64, 1);
+    let packet = packet(&pool, b"once");
+    let part = packet.slice(1..2);
+    let packet = packet.try_into_mut().expect_err("somebody may read it");
+    assert_eq!((&packet[..], pool.available()), (&b"once"[..], 0));
+    drop(part);
+    let mut writable = packet.try_into_mut().expect("nobody else has it");
+    assert_eq!((writable.as_mut().len(), pool.available()), (64, 0));
+    writable.as_mut()[..5].copy_from_slice(b"again");
+    let packet = writable.freeze(5);
+    assert_eq!(&packet[..], b"again");
+    drop(packet);
+    assert_eq!(pool.available(), 1);
+}
+
+#[test]
 fn buffers_outlive_pool_and_arena() {
     let pool = pool(64, 2);
     let packet = packet(&pool, b"still here");

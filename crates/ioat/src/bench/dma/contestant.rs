@@ -8,12 +8,17 @@ use super::{
     dpdk::{Dpdk, Request},
     figures::{Cost, Figures, Interface, Percentiles, Point},
     memcpy::Memcpy,
-    null::NullChannel,
     pairs::Pairs,
     pass::{PassError, Plan, Subject},
     queued::{PairQueue, Queued},
 };
-use crate::{bench::Clock, engine::EngineName};
+use crate::{
+    bench::{
+        Clock,
+        null::{self, NullChannel},
+    },
+    engine::EngineName,
+};
 
 /// One of those that take turns, with what was measured of it.
 #[derive(Debug)]
@@ -99,7 +104,7 @@ impl Contestant {
 
     pub(super) fn null(interface: Interface) -> Result<Self, Error> {
         let how = How::over(Box::new(NullChannel::new()), interface)?;
-        Ok(Self { copies: false, ..Self::new("null", "none", interface, how) })
+        Ok(Self { copies: false, ..Self::new("null", null::KIND, interface, how) })
     }
 
     pub(super) fn dpdk(program: Dpdk) -> Self {

@@ -1,6 +1,6 @@
 //! `ioat bench dma`.
 
-use std::{collections::HashSet, fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use ioat::{
@@ -18,13 +18,12 @@ use crate::{
     size,
 };
 
+use super::{ENOUGH_ROUNDS, make_folder, parse_rounds, repeated, write_picture};
+
 mod table;
 
 /// The picture's file in the folder of `--out`.
 const PICTURE: &str = "bench-dma.svg";
-
-/// The fewest turns of which a median is worth printing without a word about it.
-const ENOUGH_ROUNDS: usize = 5;
 
 /// Measures what copies through engines cost the thread that submits them, and what they give.
 ///
@@ -84,13 +83,6 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_rounds(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(rounds @ 1..=1000) => Ok(rounds),
-        _ => Err("it must be a number from 1 to 1000".into()),
-    }
-}
-
 /// The result, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Document<'a> {
@@ -102,9 +94,7 @@ struct Document<'a> {
 impl Dma {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.check()?;
-        fs::create_dir_all(&self.out).map_err(|error| {
-            Failure::Usage(format!("cannot make {} ({error}): change --out", self.out.display()))
-        })?;
+        make_folder(&self.out)?;
         let cpus = self.cpus.map_or_else(Cpus::choose, Ok).map_err(machine)?;
         let settings = Settings {
             sizes: self.sizes.clone(),
@@ -130,11 +120,7 @@ impl Dma {
             })
             .map_err(failure)?;
         bar.finish_and_clear();
-        let picture = self.out.join(PICTURE);
-        let svg = draw(&results).map_err(|error| Failure::Failed(error.to_string()))?;
-        fs::write(&picture, svg).map_err(|error| {
-            Failure::Failed(format!("cannot write {} ({error}): change --out", picture.display()))
-        })?;
+        let picture = write_picture(&self.out, PICTURE, draw(&results))?;
         if self.json {
             print_json(&Document { results: &results, picture });
         } else {
@@ -184,12 +170,6 @@ impl Dma {
     }
 }
 
-/// The first element that an earlier one is equal to.
-fn repeated<T: Eq + std::hash::Hash>(elements: &[T]) -> Option<&T> {
-    let mut seen = HashSet::new();
-    elements.iter().find(|element| !seen.insert(*element))
-}
-
 fn failure(error: Error) -> Failure {
     let message = error.to_string();
     match error {
@@ -201,16 +181,5 @@ fn failure(error: Error) -> Failure {
         | Error::Map(_)
         | Error::Pin(_)
         | Error::NoDpdk(_) => Failure::Machine(message),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_repeated_is_found() {
-        assert_eq!(repeated(&[1, 2, 3, 2, 1]), Some(&2));
-        assert_eq!(repeated(&["a", "b"]), None);
     }
 }

@@ -6,8 +6,9 @@ use dmaengine::{
 };
 
 use super::*;
-use crate::bench::dma::{
-    bare::Bare, memcpy::Memcpy, null::NullChannel, pairs::Pairs, queued::Queued,
+use crate::bench::{
+    dma::{bare::Bare, memcpy::Memcpy, pairs::Pairs, queued::Queued},
+    null::NullChannel,
 };
 
 const PAIRS: usize = 8;

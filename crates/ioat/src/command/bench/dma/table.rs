@@ -5,7 +5,7 @@ use ioat::{
     measure::Samples,
 };
 
-use super::ENOUGH_ROUNDS;
+use crate::command::bench::ENOUGH_ROUNDS;
 
 pub(super) fn print(results: &Results) {
     let Results { cpus, rounds, pass_ms, depth, pairs, clock_ns, dpdk, rows, break_even, .. } =
