@@ -22,7 +22,7 @@ Commands:
   check       Formatting, lints and documentation, with warnings as errors
   callgrind   Instructions that the I/OAT driver takes; fails where they are more than allowed
   vm          Stock Linux guests on the device model, one for each version (--version V: that one
-              only), and our driver in them over VFIO; needs root for what is not in its cache yet
+              only), and our driver in them over VFIO; needs root
 
 Example: cargo xtask check && cargo xtask test";
 

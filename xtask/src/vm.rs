@@ -24,7 +24,7 @@ mod proof;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use crate::{Failed, cargo, root};
+use crate::{Failed, cargo, packages, root};
 
 /// Runs the proofs of these versions; of all, if none are named.
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
@@ -35,6 +35,11 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failed> {
             return Err(format!("usage: cargo xtask vm [--version {}]", proof::VERSIONS.join("|")));
         }
     };
+    if !packages::is_root() {
+        return Err("the guests run in a root of their own, which takes root: \
+                    run `cargo xtask vm` as root"
+            .into());
+    }
     let cache = cache::Cache::open()?;
     let ioat = build()?;
     let initramfs = initramfs::build(&cache, &ioat)?;

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! [`Model`] is that device and nothing else: no thread, no clock, no memory. Shells run it:
-//! [`in_process`] on a thread of this process, [`Stepped`] one descriptor at a time.
+//! [`in_process`] on a thread of this process, [`vfio_user`] for QEMU, [`Stepped`] one descriptor at a
+//! time.
 //!
 //! Whatever a driver writes to its registers or its descriptors, the model does not panic and
 //! touches no memory that was not mapped for it. [`Faults`] make it fail to order, in time that is
@@ -85,6 +86,27 @@
 //! - FreeBSD says that CHANSTS is to be read low half first. So the low half latches the high one.
 //! - A completion word that cannot be written halts the channel like any other error.
 //! - P and Q may lie on sources, at the same address: continued P+Q depends on it.
+//!
+//! # What stock Linux makes of faults
+//!
+//! Seen with its `ioatdma` (6.12) in guests on this model. None of it is the model's doing; a driver
+//! that is compared with Linux should know it.
+//!
+//! - An error that Linux handles (`READ_DATA`, `WRITE_DATA`) ends the copy with its status, in its
+//!   callback, before the channel is reset. What is submitted from then until the reset is aborted
+//!   with the rest: such a copy is reported as complete (with the result "aborted"), and was not done.
+//!   dmatest counts it as a second failure.
+//! - After a halt without a reason and after a hang, the timer aborts what lies behind the descriptor
+//!   that the channel stands at, but not that one itself: nobody ever hears of it.
+//! - If nothing lies behind it, the null descriptor that the channel is restarted with is the one whose
+//!   address Linux has just noted as the last completed. Its completion says nothing new, so the
+//!   timer resets the channel again, every 200 to 400 ms, until something else is submitted.
+//! - The waits for a reset count ticks, within a timer. If every processor that would tick was idle
+//!   (`nohz`), and none is woken by something else, a channel that hangs hangs the machine: processors
+//!   spin, on the channel and on its lock, and time stands still.
+//! - A lost interrupt costs up to 200 ms, until the timer looks. A lost completion word ends like a
+//!   hang, unless another follows within that time.
+//! - Where there is P+Q and no XOR (3.3), exclusive or and its check are P+Q without Q.
 //!
 //! ```
 //! use ioat_model::{Config, Model, registers, registers::Width};

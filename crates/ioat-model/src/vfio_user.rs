@@ -23,7 +23,7 @@
 //! but cannot be done is answered with an error. One whose length makes no sense ends the
 //! connection, for nobody knows where the next begins; so does one that is not finished within five
 //! seconds. A client can make the server allocate 64 KiB for a message, 2^20 regions of memory, and
-//! what its own files take in address space.
+//! address space for 1024 files.
 //!
 //! Memory can be reached if it came with a file in memory (a memfd, or a file in a tmpfs or
 //! hugetlbfs), only as far as the file goes, and only with the access that was given. DMA elsewhere
@@ -115,6 +115,28 @@ pub enum BindError {
 pub enum Event {
     /// A client has connected.
     Connected,
+    /// The client has read registers.
+    Read {
+        /// In configuration space; else in BAR 0.
+        config: bool,
+        /// Where.
+        offset: u64,
+        /// How many bytes.
+        len: usize,
+        /// What, if it is no longer than eight bytes; else its first eight.
+        value: u64,
+    },
+    /// The client writes registers.
+    Write {
+        /// In configuration space; else in BAR 0.
+        config: bool,
+        /// Where.
+        offset: u64,
+        /// How many bytes.
+        len: usize,
+        /// What, if it is no longer than eight bytes; else its first eight.
+        value: u64,
+    },
     /// A request was answered with an error. Of each connection only the first few are reported.
     Refused {
         /// The number of the command.
@@ -137,12 +159,22 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected => f.write_str("a client has connected"),
+            Self::Read { config, offset, len, value } => {
+                write!(f, "{} {offset:#05x} {len} -> {value:#x}", place(*config))
+            }
+            Self::Write { config, offset, len, value } => {
+                write!(f, "{} {offset:#05x} {len} <- {value:#x}", place(*config))
+            }
             Self::Refused { command, error } => write!(f, "command {command} refused: {error}"),
             Self::Disconnected { messages, refused, reason } => {
                 write!(f, "connection over: {reason} ({messages} messages, {refused} refused)")
             }
         }
     }
+}
+
+const fn place(config: bool) -> &'static str {
+    if config { "config" } else { "bar" }
 }
 
 /// The most [`Event::Refused`] of one connection: a hostile client shall not fill a log.
@@ -219,7 +251,7 @@ impl Server {
             loop {
                 let received = connection.receive()?;
                 let header = received.header;
-                let outcome = session.handle(received);
+                let outcome = session.handle(received, observer);
                 messages += 1;
                 if let Err(errno) = outcome {
                     refused += 1;

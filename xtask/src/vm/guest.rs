@@ -304,7 +304,10 @@ struct Ran {
 /// Runs our own dmatest on a device, all this many channels of which must go through to the end.
 fn run_our_dmatest(device: &Device, channels: usize) -> Result<Ran, Failed> {
     let (engine, iterations) = (format!("ioat:{}", device.address()), ITERATIONS.to_string());
-    let arguments = ["dmatest", "--engine", &engine, "--iterations", &iterations];
+    // More than the driver's own watchdog takes: what hangs is then its to report.
+    let timeout = TIMEOUT_MS.to_string();
+    let arguments =
+        ["dmatest", "--engine", &engine, "--iterations", &iterations, "--timeout", &timeout];
     let output = Command::new("/bin/ioat").args(arguments).output();
     let output = output.map_err(|error| format!("ioat dmatest: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout);

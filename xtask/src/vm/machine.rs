@@ -16,6 +16,9 @@ use crate::Failed;
 /// How long a guest may take. It takes a quarter of that on two idle processors, emulated.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// How many accesses to the registers of a device are shown where a proof fails.
+const LAST_ACCESSES: usize = 100;
+
 /// What a guest has said.
 pub(super) struct Outcome {
     /// Lines on the serial port that the proof has for itself.
@@ -95,9 +98,12 @@ fn qemu(cache: &Cache, folder: &Folder, version: &str) -> Result<Command, Failed
     qemu.args(["-serial", &format!("file:{inside}/console"), "-serial", "stdio"]);
     qemu.args(["-kernel", &format!("/boot/{kernel}")]);
     qemu.args(["-initrd", &format!("{inside}/initramfs")]);
+    // On a busy machine, emulated processors are too slow for the kernel's check of its timer. Linux's
+    // driver counts ticks while it waits in a timer for a channel that hangs: processors that were
+    // idle must tick, or it waits for ever.
     // The kernel's own drivers get physical addresses, VFIO's users those that they choose.
     qemu.arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt rdinit=/bin/xtask \
+        "console=ttyS0 quiet panic=-1 no_timer_check nohz=off intel_iommu=on iommu=pt rdinit=/bin/xtask \
          -- vm-guest {version}"
     ));
     for device in &DEVICES {
@@ -155,6 +161,7 @@ struct Emulated {
     child: Child,
     log: Option<JoinHandle<String>>,
     socket: PathBuf,
+    trace: PathBuf,
 }
 
 impl Emulated {
@@ -166,10 +173,11 @@ impl Emulated {
         name: &'static str,
         options: &[&str],
     ) -> Result<Self, Failed> {
+        let trace = format!("{name}.trace");
         // Named from within the folder: a path to a socket must be short.
         let mut command = Command::new(ioat);
         command.current_dir(folder).args(["emulate", "--socket", name, "--version", version]);
-        command.args(options).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.args(["--trace", &trace]).args(options).stdin(Stdio::null()).stderr(Stdio::piped());
         let shown = format!("{command:?}");
         let mut child = command.spawn().map_err(|error| format!("{shown}: {error}"))?;
         let stderr = child.stderr.take().ok_or("a child without a standard error")?;
@@ -177,7 +185,8 @@ impl Emulated {
         let mut first = String::new();
         // Whatever it says first: only one line says that it listens.
         let _ = stderr.read_line(&mut first);
-        let mut device = Self { name, child, log: None, socket: folder.join(name) };
+        let (socket, trace) = (folder.join(name), folder.join(trace));
+        let mut device = Self { name, child, log: None, socket, trace };
         if !first.starts_with("listening on ") {
             // It is ending.
             let _ = device.child.wait();
@@ -190,13 +199,18 @@ impl Emulated {
     /// Ends it as Ctrl-C does; its log, and whether it ended well.
     fn end(mut self) -> (String, Result<(), Failed>) {
         let name = self.name;
-        let interrupt = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let interrupt = ["-c", "kill -INT \"$0\"", &self.child.id().to_string()];
+        let interrupt = Command::new("sh").args(interrupt).status();
         if !interrupt.is_ok_and(|status| status.success()) {
             // It has ended already, which its status tells.
             let _ = self.child.kill();
         }
         let status = self.child.wait();
-        let log = self.log.take().and_then(|log| log.join().ok()).unwrap_or_default();
+        let mut log = self.log.take().and_then(|log| log.join().ok()).unwrap_or_default();
+        let trace = fs::read_to_string(&self.trace).unwrap_or_default();
+        let accesses: Vec<&str> = trace.lines().collect();
+        let last = accesses.len().saturating_sub(LAST_ACCESSES);
+        log.push_str(&format!("…\n{}\n", accesses[last..].join("\n")));
         let ended = match status {
             Ok(status) if !status.success() => Err(format!("ioat emulate, {name}: {status}")),
             Err(error) => Err(format!("ioat emulate, {name}: {error}")),

@@ -30,7 +30,7 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 const HUGETLBFS_MAGIC: u64 = 0x958_458f6;
 
 /// What tells one file from another, and how it may be accessed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileKey {
     device: u64,
     inode: u64,
@@ -99,6 +99,10 @@ impl Mapping {
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let base = unsafe { mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0) }?;
         Ok(Self { base: base.cast(), len, facts })
+    }
+
+    pub(super) const fn key(&self) -> FileKey {
+        self.facts.key
     }
 
     pub(super) const fn len(&self) -> u64 {

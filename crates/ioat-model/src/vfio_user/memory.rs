@@ -1,7 +1,6 @@
 //! The client's memory as the device sees it.
 
 use std::{
-    collections::BTreeMap,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Weak},
 };
@@ -9,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 
 use super::{
-    mapping::{CopyGone, FileFacts, FileKey, Gone, Mapping, Place},
+    mapping::{CopyGone, FileFacts, Gone, Mapping, Place},
     regions::{RangeError, Regions},
 };
 use crate::{
@@ -20,6 +19,13 @@ use crate::{
 /// The most regions that are kept, so that a client cannot use up the server's memory. An emulated
 /// IOMMU makes one of each page: this is 4 GiB mapped page by page.
 pub(super) const MAX_REGIONS: usize = 1 << 20;
+
+/// The most files, or lengths of one file, that are mapped at a time. A process has a limit (65530
+/// mappings), at which it can no longer allocate either. A machine has a handful.
+const MAX_MAPPINGS: usize = 1024;
+
+/// The most bytes that the kernel is asked to copy at once: it copies no more than 2^31 - 4096.
+const MAX_PIECE: u64 = 1 << 30;
 
 /// What the device may do with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +56,8 @@ struct Backing {
 #[derive(Debug, Default)]
 pub(super) struct GuestMemory {
     regions: Regions<Region>,
-    files: BTreeMap<FileKey, Weak<Mapping>>,
+    /// Mappings, among them those that no region needs any more.
+    mappings: Vec<Weak<Mapping>>,
 }
 
 impl GuestMemory {
@@ -95,14 +102,17 @@ impl GuestMemory {
         if access.write && !facts.key.writable {
             return Err(Errno::ACCESS);
         }
-        let known = self.files.get(&facts.key).and_then(Weak::upgrade);
-        // A file may have grown since it was mapped, or been sealed.
-        let mapping = match known.filter(|mapping| mapping.len() >= end) {
+        // The file may have grown since it was mapped.
+        let fits = |mapping: &Arc<Mapping>| mapping.key() == facts.key && mapping.len() >= end;
+        let mapping = match self.mappings.iter().filter_map(Weak::upgrade).find(fits) {
             Some(mapping) => mapping,
             None => {
-                self.files.retain(|_, mapping| mapping.strong_count() > 0);
+                self.mappings.retain(|mapping| mapping.strong_count() > 0);
+                if self.mappings.len() >= MAX_MAPPINGS {
+                    return Err(Errno::NOSPC);
+                }
                 let mapping = Arc::new(Mapping::new(file.as_fd(), facts)?);
-                self.files.insert(facts.key, Arc::downgrade(&mapping));
+                self.mappings.push(Arc::downgrade(&mapping));
                 mapping
             }
         };
@@ -226,7 +236,7 @@ impl Memory for &GuestMemory {
             let (to, writable) = advance(target, done)
                 .and_then(|at| self.writable(at))
                 .map_err(MoveError::Target)?;
-            let piece = (len - done).min(readable).min(writable);
+            let piece = (len - done).min(readable).min(writable).min(MAX_PIECE);
             from.copy_to(to, piece as usize)?;
             done += piece;
         }

@@ -81,3 +81,6 @@ fn last(address: u64, size: u64) -> Result<u64, RangeError> {
     let more = size.checked_sub(1).ok_or(RangeError::Invalid)?;
     address.checked_add(more).ok_or(RangeError::Invalid)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 
 use super::{
+    Event,
     device::Device,
     interrupts,
     memory::Access,
@@ -47,7 +48,11 @@ impl<'a> Session<'a> {
     /// # Errors
     ///
     /// The error that is the reply.
-    pub(super) fn handle(&mut self, received: Received) -> Result<Vec<u8>, Errno> {
+    pub(super) fn handle(
+        &mut self,
+        received: Received,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<Vec<u8>, Errno> {
         let Received { header, body, files, too_many_files } = received;
         if too_many_files {
             return Err(Errno::INVAL);
@@ -101,9 +106,13 @@ impl<'a> Session<'a> {
                     CONFIG_REGION => self.device.read_config(offset, bytes)?,
                     _ => return Err(Errno::INVAL),
                 }
+                let config = region == CONFIG_REGION;
+                observer(Event::Read { config, offset, len: count, value: number(bytes) });
                 reply.u64(offset).u32(region).u32(count as u32).bytes(bytes);
             }
             Request::RegionWrite { offset, region, data } => {
+                let config = region == CONFIG_REGION;
+                observer(Event::Write { config, offset, len: data.len(), value: number(data) });
                 match region {
                     BAR_REGION => self.device.write_bar(offset, data)?,
                     CONFIG_REGION => self.device.write_config(offset, data)?,
@@ -159,4 +168,11 @@ impl<'a> Session<'a> {
             _ => Err(Errno::INVAL),
         }
     }
+}
+
+/// The first eight bytes as a number.
+fn number(bytes: &[u8]) -> u64 {
+    let mut value = [0; 8];
+    value.iter_mut().zip(bytes).for_each(|(value, byte)| *value = *byte);
+    u64::from_le_bytes(value)
 }

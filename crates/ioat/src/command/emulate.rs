@@ -1,13 +1,16 @@
 use std::{
+    fs::File,
+    io::{BufWriter, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
+    time::Instant,
 };
 
 use clap::{Args, ValueEnum};
 use ioat_model::{
     Config, Faults, InterruptStyle, ParseFaultError, Version,
     registers::MAX_CHANNELS,
-    vfio_user::{BindError, Server},
+    vfio_user::{BindError, Event, Server},
 };
 
 use super::machine;
@@ -40,6 +43,9 @@ pub(crate) struct Emulate {
     /// Faults to order, such as error@5:read-data or hang@chan0.1/1000; can be given several times.
     #[arg(long = "fault", value_name = "SPEC")]
     faults: Vec<String>,
+    /// Write a line to this file for each access to a register: seconds, place, offset, length, value.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 const EXAMPLE: &str = r#"Example:
@@ -66,7 +72,7 @@ enum Interrupts {
 
 impl Emulate {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let Self { socket, version, channels, xfercap, interrupts, faults } = self;
+        let Self { socket, version, channels, xfercap, interrupts, faults, trace } = self;
         let interrupts = match interrupts {
             Interrupts::Msix => InterruptStyle::Msix,
             Interrupts::Msi => InterruptStyle::Msi,
@@ -81,6 +87,15 @@ impl Emulate {
                 .map_err(|error: ParseFaultError| Failure::Usage(format!("--fault: {error}")))?,
         };
         let config = Config { version, channels, xfercap, interrupts, faults, ..Config::default() };
+        let mut trace = match &trace {
+            None => None,
+            Some(path) => Some(BufWriter::new(File::create(path).map_err(|error| {
+                Failure::Usage(format!(
+                    "cannot write {}: {error}; choose another --trace",
+                    path.display()
+                ))
+            })?)),
+        };
         let (stop, interrupted) = UnixStream::pair().map_err(machine)?;
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             let end = interrupted.try_clone().map_err(machine)?;
@@ -88,9 +103,22 @@ impl Emulate {
         }
         let server = Server::bind(&socket, config).map_err(refused)?;
         eprintln!("listening on {} (version {version}, {channels} channels)", socket.display());
-        let outcome = server.run(stop.as_fd(), &mut |event| eprintln!("{event}"));
+        let started = Instant::now();
+        let mut broken = None;
+        let outcome = server.run(stop.as_fd(), &mut |event| match (&event, &mut trace) {
+            (Event::Read { .. } | Event::Write { .. }, None) => {}
+            (Event::Read { .. } | Event::Write { .. }, Some(trace)) => {
+                let seconds = started.elapsed().as_secs_f64();
+                if let Err(error) = writeln!(trace, "{seconds:.6} {event}") {
+                    broken.get_or_insert(error);
+                }
+            }
+            _ => eprintln!("{event}"),
+        });
         drop(server);
-        outcome.map_err(|error| Failure::Failed(format!("{}: {error}", socket.display())))
+        outcome.map_err(|error| Failure::Failed(format!("{}: {error}", socket.display())))?;
+        let flushed = trace.map_or(Ok(()), |mut trace| trace.flush());
+        broken.map_or(flushed, Err).map_err(|error| Failure::Failed(format!("the trace: {error}")))
     }
 }
 

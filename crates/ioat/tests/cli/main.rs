@@ -16,6 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 mod arguments;
 mod bench;
 mod dma;
+mod emulate;
 mod hardware;
 mod interrupted;
 mod machine;

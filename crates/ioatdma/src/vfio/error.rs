@@ -37,7 +37,7 @@ pub enum OpenError {
     InUse {
         /// The function.
         address: PciAddress,
-        /// Who has it. Processes of other users are seen by root only.
+        /// Which other processes have it. Those of other users are seen by root only.
         users: Vec<User>,
     },
     /// The kernel does DMA with others of its group.
@@ -103,7 +103,7 @@ fn list(obstacles: &[Obstacle]) -> String {
 
 fn names(users: &[User]) -> String {
     if users.is_empty() {
-        return "another process (root sees which, with `ioat devices`)".to_owned();
+        return "this process, or one that only root sees (with `ioat devices`)".to_owned();
     }
     users.iter().map(User::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -171,7 +171,7 @@ mod tests {
             assert!(said.contains(words), "{said}");
         }
         let said = OpenError::InUse { address, users: Vec::new() }.to_string();
-        assert!(said.contains("another process"), "{said}");
+        assert!(said.contains("this process, or one that only root sees"), "{said}");
         let said = MapError::from(NotMapped::new(Errno::NOMEM.into(), 1 << 20)).to_string();
         for words in ["1048576 bytes would be locked", "RLIMIT_MEMLOCK", "ulimit -l"] {
             assert!(said.contains(words), "{said}");

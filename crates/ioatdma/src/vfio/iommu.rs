@@ -130,7 +130,10 @@ fn busy(sysfs: &Sysfs, function: &IoatFunction, source: io::Error) -> OpenError 
     match Errno::from_io_error(&source) {
         // EINVAL is what binding to an iommufd says if the group is open in the other way.
         Some(Errno::BUSY | Errno::INVAL) => {
-            OpenError::InUse { address, users: sysfs.users(function) }
+            let mut users = sysfs.users(function);
+            // We have just opened it ourselves: by iommufd the next step is the one that fails.
+            users.retain(|user| user.pid != std::process::id());
+            OpenError::InUse { address, users }
         }
         _ => OpenError::Refused { address, source },
     }
