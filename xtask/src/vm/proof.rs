@@ -37,16 +37,17 @@ pub(super) const FAULTY: Device = Device {
         "1",
         "--fault",
         "error@200:read-data,halt@400,hang@600,lose-completion@800,lose-interrupt@1000",
+        "--interrupts",
+        "msi",
     ],
 };
 /// The device that our own driver is proven on.
 pub(super) const OURS: Device = Device { name: "ours", slot: "12", options: &["--channels", "2"] };
-/// One that fails our own driver in the middle of its test. Before it, Linux's self test is done on
-/// the same descriptors' count.
+/// One that fails our own driver in the middle of its test.
 pub(super) const OURS_FAULTY: Device = Device {
     name: "ours-faulty",
     slot: "13",
-    options: &["--channels", "1", "--fault", "halt@500,hang@1000"],
+    options: &["--channels", "1", "--fault", "halt@500,hang@1000", "--interrupts", "intx"],
 };
 /// All devices of a guest.
 pub(super) const DEVICES: [Device; 4] = [STOCK, FAULTY, OURS, OURS_FAULTY];
