@@ -245,7 +245,7 @@ impl ChannelInfo {
     /// | --- | --- |
     /// | copy, fill | one for each piece |
     /// | scatter-gather copy | at most one for each piece; an engine with descriptors of lists takes fewer |
-    /// | of several sources, and checks | at most two for each piece: many sources may need a second one |
+    /// | of several sources, and checks | at most two for each piece, as many sources may need a second one, and one that tells of the end |
     ///
     /// A channel that has [so many free](crate::DmaChannel::space) does not refuse the operation with
     /// [`SubmitError::RingFull`].

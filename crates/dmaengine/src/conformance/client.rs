@@ -412,7 +412,7 @@ const fn most(kind: OperationKind, pieces: usize) -> usize {
     match kind {
         OperationKind::Memcpy | OperationKind::Memset | OperationKind::MemcpySg => pieces,
         OperationKind::Xor | OperationKind::XorVal | OperationKind::Pq | OperationKind::PqVal => {
-            2 * pieces
+            2 * pieces + 1
         }
     }
 }

@@ -82,7 +82,7 @@ fn an_engine_with_descriptors_of_lists_and_second_ones_for_many_sources() {
         toys.descriptors = |kind, pieces| match kind {
             OperationKind::MemcpySg => 1,
             OperationKind::Memcpy | OperationKind::Memset => pieces,
-            _ => 2 * pieces,
+            _ => 2 * pieces + 1,
         };
     };
     check_toys(change);
