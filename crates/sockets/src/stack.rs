@@ -2,12 +2,14 @@ use std::{
     fmt, io,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use dmaengine::{Channel, ChannelStats};
 use netdev::Link;
-use netdma::{Copybreak, Counters, Offload};
+use netdma::{Copybreak, Counters, Offload, WorkClock};
 use netstack::TcpConfig;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     Config, Interrupter, StartError, background,
@@ -75,7 +77,7 @@ impl Stack {
             tcp,
             seed,
         })?;
-        let offload = Offload::new(engine, copybreak);
+        let offload = Offload::new(engine, copybreak).timed_by(WorkClock::Running(monotonic));
         let core = Core::new(stack, offload, link, Arc::new(Kicks::new()?));
         let shared = Arc::new(Shared::new(core)?);
         let background = thread::Builder::new().name("ioat-stack".into()).spawn({
@@ -126,6 +128,13 @@ impl Stack {
     pub(crate) fn call(&self) -> Call<'_> {
         Call::enter(&self.handle.shared)
     }
+}
+
+/// How copies are timed.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    // It has run since the system was started, and a second has fewer nanoseconds than 2^32.
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 impl fmt::Debug for Stack {
