@@ -272,7 +272,7 @@ impl Chooser {
             return Ok(decision.by_engine);
         }
         let Receive { len, waiting, .. } = *receive;
-        if !ReceiveClass::exists(len) {
+        if !ReceiveClass::exists(len, waiting) {
             return Err(CpuCause::Copybreak);
         }
         let is_warm = self.warmth.fill(receive.rest.address(), len);

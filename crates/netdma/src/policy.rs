@@ -9,12 +9,13 @@
 //! for the last of them.
 //!
 //! Of the two, the cheaper is taken. It must be cheaper by [`MARGIN`] to be changed to, so that noise
-//! does not make a class swing. Now and then the other one is tried for [`TRIAL`] receives in a row,
-//! since the first only wakes an engine up; trials become rarer while they change nothing. Nothing is
-//! measured but trials and a few of the others, because reading the clock twice costs as much as a copy
-//! of two kilobytes.
+//! does not make a class swing. Now and then the other one is tried for [`TRIAL`] receives in a row, of
+//! which the first are not measured: they only wake an engine up, or warm a cache. Trials become rarer
+//! while they change nothing. Beside them only a few receives are measured, because reading the clock
+//! twice costs as much as a copy of two kilobytes.
 //!
-//! Receives below [`FLOOR`] are the CPU's without a look at any table.
+//! Receives that are shorter than any engine is worth ([`floor`]) are the CPU's without a look at any
+//! table.
 //!
 //! [`Copybreak::Auto`]: crate::Copybreak::Auto
 
@@ -24,17 +25,20 @@ use crate::Waiting;
 
 /// No engine pays below this, in bytes: an operation costs the submitting thread what copying as much
 /// does.
-const FLOOR: usize = 1 << 10;
+const FLOOR: usize = 2 << 10;
+/// And if a thread waits for it: the engine needs a microsecond to begin and to be seen to end.
+const FLOOR_AWAITED: usize = 8 << 10;
 /// Lengths from here on are one class.
 const LONGEST: usize = 4 << 20;
 /// By how much the other side must be cheaper.
-const MARGIN: f64 = 0.95;
-/// Receives in a trial.
-const TRIAL: u32 = 4;
+const MARGIN: f64 = 0.9;
+/// Receives in a trial, and how many of them are measured, the last ones.
+const TRIAL: u32 = 12;
+const TRIAL_MEASURED: u32 = 4;
 /// Of the receives that are no trial, one in so many is measured.
-const SAMPLE: u32 = 16;
+const SAMPLE: u32 = 32;
 /// Receives between trials, at first and at most.
-const INTERVALS: (u32, u32) = (64, 4096);
+const INTERVALS: (u32, u32) = (64, 16384);
 /// How much of a new cost counts; a trial has few to tell with.
 const WEIGHT: f64 = 1.0 / 8.0;
 const WEIGHT_IN_TRIAL: f64 = 1.0 / 4.0;
@@ -56,9 +60,9 @@ pub struct ReceiveClass {
 }
 
 impl ReceiveClass {
-    /// Whether there is a class for a receive into a buffer of `len` bytes.
-    pub(crate) const fn exists(len: usize) -> bool {
-        len >= FLOOR
+    /// Whether there is a class for such a receive into a buffer of `len` bytes.
+    pub(crate) const fn exists(len: usize, waiting: Waiting) -> bool {
+        len >= floor(waiting)
     }
 
     /// The class of a receive into a buffer of `len` bytes.
@@ -78,6 +82,13 @@ impl ReceiveClass {
             _ => Waiting::Elsewhere,
         };
         Self { min_len: FLOOR << (index / 2 / WAITINGS), waiting, is_warm: index % 2 == 1 }
+    }
+}
+
+const fn floor(waiting: Waiting) -> usize {
+    match waiting {
+        Waiting::Elsewhere => FLOOR,
+        Waiting::Never | Waiting::ForMore => FLOOR_AWAITED,
     }
 }
 
@@ -205,7 +216,7 @@ impl Class {
         self.receives += 1;
         if self.trial > 0 {
             self.trial -= 1;
-            return (!self.by_engine, Reason::Trial, true);
+            return (!self.by_engine, Reason::Trial, self.trial < TRIAL_MEASURED);
         }
         if self.until_trial == 0 {
             self.until_trial = self.interval;
@@ -227,7 +238,9 @@ impl Class {
         let (ours, other) = if self.by_engine { (engine, cpu) } else { (cpu, engine) };
         if other < MARGIN * ours {
             self.by_engine = !self.by_engine;
-            (self.trial, self.until_trial, self.interval) = (0, INTERVALS.0, INTERVALS.0);
+            // Two that are about equal take turns, and each trial costs something.
+            self.interval = (self.interval / 2).max(INTERVALS.0);
+            (self.trial, self.until_trial) = (0, self.interval);
         }
     }
 
@@ -265,7 +278,9 @@ mod tests {
 
     #[test]
     fn short_receives_have_no_class_and_each_class_its_place() {
-        assert!(!ReceiveClass::exists(FLOOR - 1) && ReceiveClass::exists(FLOOR));
+        assert!(!ReceiveClass::exists(FLOOR - 1, Waiting::Elsewhere));
+        assert!(ReceiveClass::exists(FLOOR, Waiting::Elsewhere));
+        assert!(!ReceiveClass::exists(FLOOR, Waiting::Never));
         let policy = Policy::new();
         let mut seen = std::collections::HashSet::new();
         for waiting in [Waiting::Never, Waiting::ForMore, Waiting::Elsewhere] {
@@ -284,6 +299,28 @@ mod tests {
     }
 
     #[test]
+    fn what_only_wakes_the_engine_up_teaches_nothing() {
+        let mut policy = Policy::new();
+        let mut asleep = true;
+        let mut by_engine = 0;
+        for _ in 0..100_000 {
+            let decision = policy.decide(class());
+            let woken = std::mem::replace(&mut asleep, !decision.by_engine);
+            let cost = match decision.by_engine {
+                true if woken => 5.0,
+                true => 0.05,
+                false => 0.1,
+            };
+            by_engine += u32::from(decision.by_engine);
+            if decision.is_measured {
+                let time = Duration::from_nanos((cost * LEN as f64) as u64);
+                policy.learn(decision, LEN, time);
+            }
+        }
+        assert!(by_engine > 99_000, "{by_engine}");
+    }
+
+    #[test]
     fn an_engine_that_pays_is_used_at_once_but_for_trials() {
         let by_engine = receive(&mut Policy::new(), 10_000, 0.1, 0.05);
         assert!(by_engine > 9_900, "{by_engine}");
@@ -298,7 +335,7 @@ mod tests {
     #[test]
     fn what_is_hardly_better_changes_nothing() {
         let mut policy = Policy::new();
-        assert!(receive(&mut policy, 10_000, 0.1, 0.098) < 100, "the CPU was first");
+        assert!(receive(&mut policy, 10_000, 0.1, 0.092) < 150, "the CPU was first");
         assert_eq!(policy.rows().next().unwrap().reason, Reason::NotWorthChanging);
         receive(&mut policy, 10_000, 0.1, 0.05);
         assert!(receive(&mut policy, 10_000, 0.1, 0.102) > 9_900, "the engine was first");
@@ -325,7 +362,7 @@ mod tests {
             }
         };
         policy.learn(decision, LEN, Duration::from_millis(10));
-        assert!(receive(&mut policy, 100, 0.1, 0.05) > 90);
+        assert!(receive(&mut policy, 100, 0.1, 0.05) > 80);
     }
 
     #[test]
