@@ -16,12 +16,23 @@ use std::time::Duration;
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
-    /// For the engine, of 1, by the logarithm to base 2 of a call's bytes.
-    classes: [f64; usize::BITS as usize],
+    /// By the logarithm to base 2 of a call's bytes.
+    classes: [Class; usize::BITS as usize],
     /// What the CPU takes for a byte, in nanoseconds.
     cpu_ns_per_byte: Option<f64>,
     /// What the CPU owes the engine, in bytes.
     owed: usize,
+}
+
+/// What calls of about the same length have taught.
+#[derive(Clone, Copy, Debug)]
+struct Class {
+    /// For the engine, of 1.
+    share: f64,
+    /// Calls until an engine that was left out gets a piece again.
+    rest: u32,
+    /// As many it will be after that.
+    interval: u32,
 }
 
 /// A call's copies that are shared, as far as they are done.
@@ -53,19 +64,21 @@ impl Share {
     const WEIGHT: f64 = 1.0 / 8.0;
     /// What the engine gets more after it was not late.
     const STEP: f64 = 1.0 / 256.0;
-    /// As far as a share goes: an engine with nothing to do teaches nothing.
-    const LEAST: f64 = 0.05;
+    /// Calls for which an engine is left out whose share is less than a piece, at first and at most: if
+    /// it has to wait for this thread's processor, each try costs two changes between threads.
+    const INTERVALS: (u32, u32) = (32, 8192);
 
     /// An engine that can do all.
     pub(crate) const fn new() -> Self {
-        Self { classes: [1.0; usize::BITS as usize], cpu_ns_per_byte: None, owed: 0 }
+        let class = Class { share: 1.0, rest: 0, interval: Self::INTERVALS.0 };
+        Self { classes: [class; usize::BITS as usize], cpu_ns_per_byte: None, owed: 0 }
     }
 
     /// How many of `bytes` the engine gets that are all that a call still takes, and is to return with.
     /// `backlog` is what the engine has to do before.
     pub(crate) fn of(&self, bytes: usize, backlog: usize) -> usize {
         // Both rates give: (backlog + x) / engine = (bytes - x) / cpu.
-        let of_all = (self.classes[class(bytes)] * (bytes + backlog) as f64) as usize;
+        let of_all = (self.classes[class(bytes)].share * (bytes + backlog) as f64) as usize;
         of_all.saturating_sub(backlog).min(bytes)
     }
 
@@ -95,9 +108,10 @@ impl Share {
             let known = self.cpu_ns_per_byte.get_or_insert(seen);
             *known += Self::WEIGHT * (seen.min(4.0 * *known) - *known);
         }
-        let share = &mut self.classes[class(bytes)];
+        let Class { share, rest, interval } = &mut self.classes[class(bytes)];
         if !is_late {
             *share = (*share + Self::STEP).min(1.0);
+            *interval = Self::INTERVALS.0;
             return;
         }
         let engine_bytes = (bytes + backlog).saturating_sub(cpu_bytes).max(1);
@@ -106,13 +120,20 @@ impl Share {
         let cpu = self.cpu_ns_per_byte.unwrap_or(engine).max(f64::MIN_POSITIVE);
         let ideal = cpu / (cpu + engine);
         *share += Self::WEIGHT * (ideal - *share);
-        *share = share.max(Self::LEAST);
+        if (*share * bytes as f64) < Self::PIECE_MIN as f64 {
+            *rest = *interval;
+            *interval = (2 * *interval).min(Self::INTERVALS.1);
+        }
     }
 
     /// The engine had no part, because its share was too small: now and then it gets one again.
     pub(crate) fn was_left_out(&mut self, bytes: usize) {
-        let share = &mut self.classes[class(bytes)];
-        *share = (*share + Self::STEP / 8.0).min(1.0);
+        let class = &mut self.classes[class(bytes)];
+        class.rest = class.rest.saturating_sub(1);
+        if class.rest == 0 {
+            let two_pieces = 2.0 * Self::PIECE_MIN as f64 / bytes as f64;
+            class.share = class.share.max(two_pieces.min(0.5));
+        }
     }
 }
 
@@ -131,7 +152,7 @@ mod tests {
         for _ in 0..count {
             let engine_bytes = share.of(LEN, 0);
             let cpu_bytes = LEN - engine_bytes;
-            if engine_bytes == 0 {
+            if engine_bytes < Share::PIECE_MIN {
                 share.was_left_out(LEN);
                 continue;
             }
@@ -176,9 +197,14 @@ mod tests {
     #[test]
     fn an_engine_that_is_far_too_slow_is_left_out_and_comes_back() {
         let mut share = Share::new();
-        calls(&mut share, 200, 0.1, 20.0, 0.0);
-        assert!(of_engine(&share) < 0.1);
-        calls(&mut share, 2000, 0.1, 0.1, 0.0);
+        calls(&mut share, 200, 0.1, 0.1, 1e5);
+        let mut tries = 0;
+        for _ in 0..20_000 {
+            tries += u32::from(share.of(LEN, 0) >= Share::PIECE_MIN);
+            calls(&mut share, 1, 0.1, 0.1, 1e5);
+        }
+        assert!((1..60).contains(&tries), "{tries} of 20,000");
+        calls(&mut share, 9000, 0.1, 0.1, 0.0);
         assert!(of_engine(&share) > 0.4, "{}", of_engine(&share));
     }
 
