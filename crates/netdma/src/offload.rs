@@ -46,7 +46,7 @@ pub struct Offload {
     shared: usize,
     /// Copies in flight of receives that are measured.
     measured: usize,
-    /// What waiting for the engine has cost threads so far.
+    /// What waiting for the engine has cost threads since the last receive that was waited for.
     waited: Duration,
     /// What it costs to collect the end of one copy.
     collecting: Duration,
@@ -185,7 +185,6 @@ impl Offload {
             receive.copying_since = Some(self.now);
             self.counters.waits += 1;
             self.shared += usize::from(receive.shared.is_some());
-            receive.waited_before = self.waited;
         } else if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
             self.chooser.policy.learn(decision, receive.taken, receive.cost);
         }
@@ -370,8 +369,8 @@ impl Offload {
                 if receive.in_flight == 0 && receive.ended.is_some() {
                     let since = receive.copying_since.take();
                     counters.wait_time += since.map_or(Duration::ZERO, |since| now - since);
+                    let waited = std::mem::take(&mut self.waited);
                     if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
-                        let waited = self.waited.saturating_sub(receive.waited_before);
                         let cost = receive.cost + receive.given * self.collecting + waited;
                         self.chooser.policy.learn(decision, receive.taken, cost);
                     }

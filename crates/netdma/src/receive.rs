@@ -115,8 +115,6 @@ pub(crate) struct Receive {
     pub(crate) cost: Duration,
     /// Copies that the engine was given.
     pub(crate) given: u32,
-    /// What waiting had cost until it ended, if copies were in flight then.
-    pub(crate) waited_before: Duration,
     /// When it ended, if copies were in flight then.
     pub(crate) copying_since: Option<Instant>,
     /// Nobody will withdraw it: it goes with its last copy.
@@ -147,7 +145,6 @@ impl Receive {
             decision: None,
             cost: Duration::ZERO,
             given: 0,
-            waited_before: Duration::ZERO,
             ended: None,
             copying_since: None,
             is_abandoned: false,

@@ -137,17 +137,20 @@ impl Shared {
             return false;
         }
         let start = self.now();
+        let mut before = start;
         loop {
             for _ in 0..PAUSES {
                 std::hint::spin_loop();
             }
             let now = self.now();
+            // First: it is a cost of what is seen to have ended.
+            core.offload.add_wait(now - before);
+            before = now;
             let (ended, looked) = (core.reap(now), now - start);
             if ended || looked >= patience {
                 let left = core.offload.bytes_in_flight();
                 let bytes = if ended { in_flight.saturating_sub(left) } else { 0 };
                 core.patience.learn(in_flight, bytes, looked);
-                core.offload.add_wait(looked);
                 return ended;
             }
             MutexGuard::bump(core);
@@ -322,7 +325,7 @@ impl<'a> Call<'a> {
     /// Makes progress while an engine copies into the buffer of this call, which is for the socket
     /// that `key` names: does the work that there is, or waits for the engine.
     pub(crate) fn wait_for_copies(&mut self, key: Key) {
-        let slept = if self.takes_role() {
+        let sleeps = if self.takes_role() {
             self.drive(key, None)
         } else {
             let now = self.now();
@@ -333,7 +336,7 @@ impl<'a> Call<'a> {
             }
             sleeps
         };
-        if slept {
+        if sleeps {
             self.core.offload.add_wait(Patience::LIMIT);
         }
     }

@@ -7,7 +7,7 @@ use std::{
 
 use dmaengine::{Channel, ChannelStats};
 use netdev::Link;
-use netdma::{Copybreak, Counters, Offload, WorkClock};
+use netdma::{Copybreak, Counters, Decision, Offload, PolicyRow, WorkClock};
 use netstack::TcpConfig;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -99,6 +99,14 @@ impl Stack {
         self.handle.shared.lock().offload.copybreak()
     }
 
+    /// What [`Copybreak::Auto`] has learned, and what it has decided last.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let core = self.handle.shared.lock();
+        let offload = &core.offload;
+        Policy { rows: offload.policy().collect(), last: offload.last_decisions().collect() }
+    }
+
     /// Everything counted so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -128,6 +136,15 @@ impl Stack {
     pub(crate) fn call(&self) -> Call<'_> {
         Call::enter(&self.handle.shared)
     }
+}
+
+/// What [`Copybreak::Auto`] knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Of each kind of receive that has occurred.
+    pub rows: Vec<PolicyRow>,
+    /// The last decisions, the oldest first.
+    pub last: Vec<Decision>,
 }
 
 /// How copies are timed.
