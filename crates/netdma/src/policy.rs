@@ -32,16 +32,17 @@ const FLOOR_AWAITED: usize = 8 << 10;
 const LONGEST: usize = 4 << 20;
 /// By how much the other side must be cheaper.
 const MARGIN: f64 = 0.9;
-/// Receives in a trial, and how many of them are measured, the last ones.
-const TRIAL: u32 = 12;
-const TRIAL_MEASURED: u32 = 4;
+/// Receives in a trial, and how many of them are measured, the last ones. A thread that sleeps on an idle
+/// processor of a virtual machine takes 50 µs to wake up, in which short receives come by the dozen.
+const TRIAL: u32 = 48;
+const TRIAL_MEASURED: u32 = 12;
 /// Of the receives that are no trial, one in so many is measured.
 const SAMPLE: u32 = 32;
 /// Receives between trials, at first and at most.
-const INTERVALS: (u32, u32) = (64, 16384);
+const INTERVALS: (u32, u32) = (256, 32768);
 /// How much of a new cost counts; a trial has few to tell with.
 const WEIGHT: f64 = 1.0 / 8.0;
-const WEIGHT_IN_TRIAL: f64 = 1.0 / 4.0;
+const WEIGHT_IN_TRIAL: f64 = 1.0 / 6.0;
 /// A cost that is so many times the known one is that of a thread that had lost its processor.
 const OUTLIER: f64 = 4.0;
 
@@ -301,11 +302,13 @@ mod tests {
     #[test]
     fn what_only_wakes_the_engine_up_teaches_nothing() {
         let mut policy = Policy::new();
-        let mut asleep = true;
+        let mut asleep = 30_u32;
         let mut by_engine = 0;
         for _ in 0..100_000 {
             let decision = policy.decide(class());
-            let woken = std::mem::replace(&mut asleep, !decision.by_engine);
+            // It takes some receives to wake up.
+            asleep = if decision.by_engine { asleep.saturating_sub(1) } else { 30 };
+            let woken = asleep > 0;
             let cost = match decision.by_engine {
                 true if woken => 5.0,
                 true => 0.05,
@@ -323,32 +326,32 @@ mod tests {
     #[test]
     fn an_engine_that_pays_is_used_at_once_but_for_trials() {
         let by_engine = receive(&mut Policy::new(), 10_000, 0.1, 0.05);
-        assert!(by_engine > 9_900, "{by_engine}");
+        assert!(by_engine > 9_700, "{by_engine}");
     }
 
     #[test]
     fn one_that_does_not_is_hardly_used() {
         let by_engine = receive(&mut Policy::new(), 100_000, 0.1, 0.2);
-        assert!((20..200).contains(&by_engine), "{by_engine}: less than 1 of 500");
+        assert!((100..600).contains(&by_engine), "{by_engine}: less than 1 of 150");
     }
 
     #[test]
     fn what_is_hardly_better_changes_nothing() {
         let mut policy = Policy::new();
-        assert!(receive(&mut policy, 10_000, 0.1, 0.092) < 150, "the CPU was first");
+        assert!(receive(&mut policy, 10_000, 0.1, 0.092) < 400, "the CPU was first");
         assert_eq!(policy.rows().next().unwrap().reason, Reason::NotWorthChanging);
         receive(&mut policy, 10_000, 0.1, 0.05);
-        assert!(receive(&mut policy, 10_000, 0.1, 0.102) > 9_900, "the engine was first");
+        assert!(receive(&mut policy, 10_000, 0.1, 0.102) > 9_600, "the engine was first");
     }
 
     #[test]
     fn a_change_is_found_out_within_an_interval() {
         let mut policy = Policy::new();
         receive(&mut policy, 100_000, 0.1, 0.2);
-        receive(&mut policy, 4 * INTERVALS.1, 0.1, 0.05);
-        assert!(receive(&mut policy, 10_000, 0.1, 0.05) > 9_900, "the engine has become better");
+        receive(&mut policy, 2 * INTERVALS.1, 0.1, 0.05);
+        assert!(receive(&mut policy, 10_000, 0.1, 0.05) > 9_600, "the engine has become better");
         receive(&mut policy, 1_000, 0.1, 0.3);
-        assert!(receive(&mut policy, 10_000, 0.1, 0.3) < 100, "and worse: seen in what is used");
+        assert!(receive(&mut policy, 10_000, 0.1, 0.3) < 400, "and worse: seen in what is used");
     }
 
     #[test]
@@ -362,7 +365,7 @@ mod tests {
             }
         };
         policy.learn(decision, LEN, Duration::from_millis(10));
-        assert!(receive(&mut policy, 100, 0.1, 0.05) > 80);
+        assert!(receive(&mut policy, 1_000, 0.1, 0.05) > 900);
     }
 
     #[test]
