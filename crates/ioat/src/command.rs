@@ -8,6 +8,7 @@ mod dmatest;
 mod emulate;
 mod progress;
 mod recv;
+mod soak;
 mod unbind;
 
 use crate::failure::Failure;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Dmatest(dmatest::Dmatest),
     Emulate(emulate::Emulate),
     Bench(bench::Bench),
+    Soak(soak::Soak),
 }
 
 impl Command {
@@ -35,6 +37,7 @@ impl Command {
             Self::Dmatest(command) => command.run(),
             Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
+            Self::Soak(command) => command.run(),
         }
     }
 }
