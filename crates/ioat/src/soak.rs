@@ -34,8 +34,9 @@
 //! - every thread must be *quiet*: asleep, and without any processor time in some window of 200 ms.
 //!   A thread that spins has none, on a machine however slow; one that sleeps has one soon;
 //! - the process's anonymous memory (heap and stacks; arenas are files, and do not grow) is
-//!   measured, after the allocator has given back what it can. The first round warms up; after the
-//!   last, it may be larger by [`GROWTH_LIMIT_BYTES`] at most.
+//!   measured, after the allocator has given back what it can. The first half of the rounds warms
+//!   up: tables and queues become as large as they need to be. In the second half it may grow by
+//!   [`GROWTH_LIMIT_BYTES`] at most.
 //!
 //! In the end all is closed: every arena must be free as a whole, which it is not while a packet or a
 //! buffer is out, and the process must have as many threads and files as before.
@@ -70,12 +71,15 @@ use crate::engine::{self, EngineName};
 #[cfg(doc)]
 use crate::lab::Pattern;
 
-/// By so much the anonymous memory may have grown from the first round's end to the last one's: what
-/// the allocator keeps in pieces varies by some 100 KiB.
-pub const GROWTH_LIMIT_BYTES: u64 = 1 << 20;
+/// By so much the anonymous memory may grow in the second half of the rounds. Rings and queues have
+/// their memory from the start, but the system gives it at the first use, which may be late: some
+/// megabytes. In an hour that is 2 KB a second, or 1 byte for some hundred copies.
+pub const GROWTH_LIMIT_BYTES: u64 = 4 << 20;
 
-/// Rounds of a run.
-const ROUNDS: u32 = 10;
+/// A round takes so long, if that gives no fewer and no more rounds than these.
+const ROUND: Duration = Duration::from_secs(4);
+const FEWEST_ROUNDS: u32 = 4;
+const MOST_ROUNDS: u32 = 10;
 
 /// Between two looks at how things go.
 const TICK: Duration = Duration::from_millis(100);
@@ -206,11 +210,13 @@ impl Soak {
         config: &SoakConfig,
         progress: &mut impl FnMut(Duration, u64),
     ) -> Result<(), String> {
-        for round in 1..=ROUNDS {
-            let is_last = round == ROUNDS;
+        let rounds = config.duration.as_secs() / ROUND.as_secs();
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX).clamp(FEWEST_ROUNDS, MOST_ROUNDS);
+        for round in 1..=rounds {
+            let is_last = round == rounds;
             self.control.resume();
             let started = Instant::now();
-            let is_over = || started.elapsed() >= config.duration / ROUNDS;
+            let is_over = || started.elapsed() >= config.duration / rounds;
             self.until("the round is over", progress, |_| is_over())?;
 
             self.control.recover();

@@ -62,7 +62,7 @@ impl EngineReport {
 pub struct MemoryReport {
     /// After each round.
     pub anonymous_bytes: Vec<u64>,
-    /// By how much the last is more than the first.
+    /// By how much the last is more than the one in the middle.
     pub growth_bytes: u64,
     /// By how much it may be.
     pub limit_bytes: u64,
@@ -70,10 +70,11 @@ pub struct MemoryReport {
 
 impl MemoryReport {
     pub(super) fn new(anonymous_bytes: &[u64]) -> Self {
-        let ends = anonymous_bytes.first().zip(anonymous_bytes.last());
+        let middle = anonymous_bytes.get(anonymous_bytes.len().saturating_sub(1) / 2);
+        let ends = middle.zip(anonymous_bytes.last());
         Self {
             anonymous_bytes: anonymous_bytes.to_vec(),
-            growth_bytes: ends.map_or(0, |(first, last)| last.saturating_sub(*first)),
+            growth_bytes: ends.map_or(0, |(middle, last)| last.saturating_sub(*middle)),
             limit_bytes: GROWTH_LIMIT_BYTES,
         }
     }

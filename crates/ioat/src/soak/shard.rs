@@ -67,8 +67,11 @@ impl Shard {
         connections: usize,
         super_frames: bool,
     ) -> Result<Self, SoakError> {
-        let buffers = BufferCounts { small: 4096, large: if super_frames { 128 } else { 1 } };
-        let wire = WireConfig { buffers, offload: super_frames, ..WireConfig::default() };
+        // A queue for all that the senders may have under way.
+        let (small, large) = if super_frames { (4096, 128) } else { (8192, 1) };
+        let buffers = BufferCounts { small, large };
+        let wire =
+            WireConfig { buffers, queue: small, offload: super_frames, ..WireConfig::default() };
         let buffers = (connections * POSTED * (BUFFER_LEN + 4096)).next_multiple_of(4096);
         let arena = Arena::new(2 * wire.arena_len() + buffers + 4096)?;
         device.device.map(&arena)?;
