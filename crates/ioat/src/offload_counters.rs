@@ -1,4 +1,4 @@
-//! What the receive copy offload has done, as outputs print it.
+//! What the receive copy offload has done, as outputs print it: `ioat recv --json`, `ioat soak`.
 
 use std::collections::BTreeMap;
 
@@ -43,5 +43,31 @@ impl From<&Counters> for OffloadCounters {
             copies_repeated: counters.copies_repeated,
             engine_resets: counters.engine_resets,
         }
+    }
+}
+
+impl OffloadCounters {
+    /// The causes for which the CPU copied, with their bytes, as a text; empty if there is none.
+    #[must_use]
+    pub fn causes(&self) -> String {
+        let causes = self.bytes_by_cpu_by_cause.iter().filter(|(_, bytes)| **bytes > 0);
+        let causes: Vec<_> = causes.map(|(cause, bytes)| format!("{cause}: {bytes}")).collect();
+        causes.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_there_and_those_that_count_are_named() {
+        let mut counters = Counters::default();
+        counters.bytes_by_cpu[CpuCause::Peek as usize] = 5;
+        counters.bytes_by_cpu[CpuCause::RingFull as usize] = 7;
+        let counters = OffloadCounters::from(&counters);
+        assert_eq!(counters.bytes_by_cpu, 12);
+        assert_eq!(counters.bytes_by_cpu_by_cause.len(), CpuCause::ALL.len());
+        assert_eq!(counters.causes(), "peek: 5, ring full: 7");
     }
 }

@@ -3,9 +3,9 @@ use std::{num::NonZeroUsize, time::Duration};
 use clap::Args;
 use ioat::{
     engine::EngineName,
-    soak::{self, SoakConfig, SoakError, SoakReport},
+    offload_counters::OffloadCounters,
+    soak::{self, EngineReport, SoakConfig, SoakError, SoakReport},
 };
-use netdma::CpuCause;
 
 use super::{machine, print_json, progress};
 use crate::failure::Failure;
@@ -77,43 +77,24 @@ impl Soak {
 
 fn print(report: &SoakReport) {
     for engine in &report.engines {
-        let sum = |figure: fn(&ioat::offload_counters::OffloadCounters) -> u64| -> u64 {
-            engine.offload.iter().map(figure).sum()
-        };
-        println!(
-            "{} ({}): {} connections over {} channels; {} bytes copied by it, {} by the CPU",
-            engine.engine,
-            engine.kind,
-            engine.connections,
-            engine.shards,
-            sum(|offload| offload.bytes_by_engine),
-            sum(|offload| offload.bytes_by_cpu),
-        );
-        let by_cause = CpuCause::ALL.map(CpuCause::as_str).map(|cause| {
-            let bytes = |offload: &ioat::offload_counters::OffloadCounters| {
-                offload.bytes_by_cpu_by_cause.get(cause).copied().unwrap_or(0)
-            };
-            format!("{cause} {}", engine.offload.iter().map(bytes).sum::<u64>())
-        });
-        println!("  by the CPU: {}", by_cause.join(", "));
-        println!(
-            "  {} copies repeated, {} resets, {} early copies, {} waits",
-            sum(|offload| offload.copies_repeated),
-            sum(|offload| offload.engine_resets),
-            sum(|offload| offload.early_copies),
-            sum(|offload| offload.waits),
-        );
+        let EngineReport { engine: name, kind, shards, connections, faults, offload } = engine;
+        println!("{name} ({kind}): {connections} connections over {shards} channels");
+        for (channel, counters) in offload.iter().enumerate() {
+            let OffloadCounters { bytes_by_engine, bytes_by_cpu, .. } = counters;
+            let OffloadCounters { copies_repeated, engine_resets, .. } = counters;
+            println!(
+                "  channel {channel}: {bytes_by_engine} bytes by it, {bytes_by_cpu} by the CPU \
+                 ({}); {copies_repeated} copies repeated, {engine_resets} resets",
+                counters.causes(),
+            );
+        }
         let faults: Vec<_> =
-            engine.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            faults.iter().map(|(name, count)| format!("{name}: {count}")).collect();
         println!("  faults ordered: {}", faults.join(", "));
     }
-    let memory = &report.memory;
+    let SoakReport { seconds, wrong_bytes, children, memory, .. } = report;
     println!(
-        "{:.0} s, {} wrong bytes, {} children, memory grown by {} KiB (at most {} KiB)",
-        report.seconds,
-        report.wrong_bytes,
-        report.children,
+        "{seconds:.0} s: {wrong_bytes} wrong bytes, {children} children, memory grown by {} KiB",
         memory.growth_bytes / 1024,
-        memory.limit_bytes / 1024
     );
 }
