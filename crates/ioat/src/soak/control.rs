@@ -121,21 +121,19 @@ impl Control {
     /// Waits for `interval` of running; `false` once the soak is over.
     pub(super) fn pause(&self, interval: Duration) -> bool {
         let mut state = self.lock();
-        let mut until = Instant::now() + interval;
+        let mut left = interval;
         loop {
             match state.phase {
                 Phase::Over => return false,
+                Phase::Running if left.is_zero() => return true,
                 Phase::Running => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return true;
-                    }
+                    let since = Instant::now();
                     let waited = self.changed.wait_timeout(state, left);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    left = left.saturating_sub(since.elapsed());
                 }
                 Phase::Start | Phase::Recovering | Phase::Settling { .. } => {
                     state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    until = Instant::now() + interval;
                 }
             }
         }
