@@ -9,6 +9,7 @@ mod emulate;
 mod explain;
 mod progress;
 mod recv;
+mod soak;
 mod unbind;
 
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Emulate(emulate::Emulate),
     Bench(bench::Bench),
     Explain(explain::Explain),
+    Soak(soak::Soak),
 }
 
 impl Command {
@@ -38,6 +40,7 @@ impl Command {
             Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
             Self::Explain(command) => command.run(),
+            Self::Soak(command) => command.run(),
         }
     }
 }

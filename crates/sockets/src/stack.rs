@@ -26,7 +26,7 @@ pub struct Stack {
     handle: Arc<Handle>,
 }
 
-/// Everything that a stack counts.
+/// Everything that a stack counts, and what it holds at this moment.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     /// The protocols' counters.
@@ -35,6 +35,10 @@ pub struct Statistics {
     pub offload: Counters,
     /// The counters of the engine's channel, if there is one. They go on counting.
     pub engine: Option<Arc<ChannelStats>>,
+    /// Bytes of packet memory that all sockets hold now: what is unread, and what is being copied.
+    pub receive_charged: usize,
+    /// Bytes that the engine was given and has not copied yet.
+    pub bytes_in_flight: usize,
 }
 
 struct Handle {
@@ -115,6 +119,8 @@ impl Stack {
             protocols: core.stack.statistics().clone(),
             offload: *core.offload.counters(),
             engine: core.offload.engine().map(|engine| engine.stats().clone()),
+            receive_charged: core.stack.receive_memory_charged(),
+            bytes_in_flight: core.offload.bytes_in_flight(),
         }
     }
 

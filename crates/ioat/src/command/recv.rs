@@ -11,6 +11,7 @@ use ioat::{
     host::{Host, HostConfig, OpenError},
     host_side::{self, HostSideError},
     measure::{Reads, receive_all},
+    offload_counters::OffloadCounters,
 };
 use netdma::Copybreak;
 use netstack::Ipv4Cidr;
@@ -68,8 +69,8 @@ struct Summary {
     kind: &'static str,
     receiver_cpu_s_per_gb: f64,
     engine_cpu_s_per_gb: f64,
-    bytes_by_engine: u64,
-    bytes_by_cpu: u64,
+    #[serde(flatten)]
+    offload: OffloadCounters,
 }
 
 impl Recv {
@@ -106,7 +107,7 @@ impl Recv {
         bar.finish_and_clear();
         let measured = measured.map_err(failed)?;
         out.flush().map_err(|error| failed(self.write_error(&error)))?;
-        let offload = host.stack().statistics().offload;
+        let offload = OffloadCounters::from(&host.stack().statistics().offload);
         let summary = Summary {
             bytes: measured.bytes,
             seconds: measured.wall.as_secs_f64(),
@@ -115,22 +116,20 @@ impl Recv {
             kind,
             receiver_cpu_s_per_gb: measured.cpu_s_per_gb(),
             engine_cpu_s_per_gb: measured.s_per_gb(engine_cpu().saturating_sub(engine_cpu_before)),
-            bytes_by_engine: offload.bytes_by_engine,
-            bytes_by_cpu: offload.bytes_by_cpu_total(),
+            offload,
         };
         if self.json {
             print_json(&summary);
         } else {
+            let OffloadCounters { bytes_by_engine, bytes_by_cpu, .. } = summary.offload;
+            let mut causes = summary.offload.causes();
+            if !causes.is_empty() {
+                causes = format!(" ({causes})");
+            }
             eprintln!(
-                "received {} bytes in {:.2} s ({:.2} Gbit/s); copied by {} ({}): {} bytes, by the \
-                 CPU: {} bytes",
-                summary.bytes,
-                summary.seconds,
-                summary.gbps,
-                summary.engine,
-                summary.kind,
-                summary.bytes_by_engine,
-                summary.bytes_by_cpu,
+                "received {} bytes in {:.2} s ({:.2} Gbit/s); copied by {} ({}): {bytes_by_engine} \
+                 bytes, by the CPU: {bytes_by_cpu} bytes{causes}",
+                summary.bytes, summary.seconds, summary.gbps, summary.engine, summary.kind,
             );
         }
         Ok(())
