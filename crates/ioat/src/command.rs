@@ -6,6 +6,7 @@ mod demo;
 mod devices;
 mod dmatest;
 mod emulate;
+mod explain;
 mod progress;
 mod recv;
 mod soak;
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Dmatest(dmatest::Dmatest),
     Emulate(emulate::Emulate),
     Bench(bench::Bench),
+    Explain(explain::Explain),
     Soak(soak::Soak),
 }
 
@@ -37,6 +39,7 @@ impl Command {
             Self::Dmatest(command) => command.run(),
             Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
+            Self::Explain(command) => command.run(),
             Self::Soak(command) => command.run(),
         }
     }

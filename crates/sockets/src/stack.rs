@@ -2,12 +2,14 @@ use std::{
     fmt, io,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use dmaengine::{Channel, ChannelStats};
 use netdev::Link;
-use netdma::{Copybreak, Counters, Offload};
+use netdma::{Copybreak, Counters, Decision, Offload, PolicyRow, WorkClock};
 use netstack::TcpConfig;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     Config, Interrupter, StartError, background,
@@ -79,7 +81,7 @@ impl Stack {
             tcp,
             seed,
         })?;
-        let offload = Offload::new(engine, copybreak);
+        let offload = Offload::new(engine, copybreak).timed_by(WorkClock::Running(monotonic));
         let core = Core::new(stack, offload, link, Arc::new(Kicks::new()?));
         let shared = Arc::new(Shared::new(core)?);
         let background = thread::Builder::new().name("ioat-stack".into()).spawn({
@@ -99,6 +101,14 @@ impl Stack {
     #[must_use]
     pub fn tcp_dma_copybreak(&self) -> Copybreak {
         self.handle.shared.lock().offload.copybreak()
+    }
+
+    /// What [`Copybreak::Auto`] has learned, and what it has decided last.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let core = self.handle.shared.lock();
+        let offload = &core.offload;
+        Policy { rows: offload.policy().collect(), last: offload.last_decisions().collect() }
     }
 
     /// Everything counted so far.
@@ -132,6 +142,22 @@ impl Stack {
     pub(crate) fn call(&self) -> Call<'_> {
         Call::enter(&self.handle.shared)
     }
+}
+
+/// What [`Copybreak::Auto`] knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Of each kind of receive that has occurred.
+    pub rows: Vec<PolicyRow>,
+    /// The last decisions, the oldest first.
+    pub last: Vec<Decision>,
+}
+
+/// How copies are timed.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    // It has run since the system was started, and a second has fewer nanoseconds than 2^32.
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 impl fmt::Debug for Stack {

@@ -145,7 +145,11 @@ impl Run<'_> {
             }
             Step::Settle => self.offload.settle(|_| {}),
             Step::Begin { len, flags, low_water, copybreak, buffer } => {
-                self.begin(len, Request { flags, low_water, copybreak }, buffer);
+                self.begin(
+                    len,
+                    Request { flags, low_water, copybreak, waiting: netdma::Waiting::ForMore },
+                    buffer,
+                );
             }
             Step::Check(call) => return self.check(call, WAITS),
             Step::Expire(call) => return self.check(call, EXPIRED),
