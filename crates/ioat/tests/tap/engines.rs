@@ -12,7 +12,7 @@ const FAULTS: &str = "delay@1/20:3,delay@1/100:5ops,fail@1/40:write-error,fail@1
 #[derive(Clone, Copy)]
 pub(crate) struct Engine {
     name: fn() -> EngineName,
-    pub(crate) fails: bool,
+    fails: bool,
 }
 
 pub(crate) const CPU: Engine = Engine { name: || EngineName::Cpu, fails: false };
