@@ -58,8 +58,9 @@ fn a_fault_that_is_ordered_meets_what_comes_next() {
     rig.doorbell(3);
     assert_eq!(rig.run(), 0, "the doorbell is lost");
     rig.doorbell(4);
-    assert_eq!(rig.run(), 1, "the third fails");
+    assert_eq!(rig.run(), 0, "the third is refused");
     assert_eq!(rig.errors(), ChanErr::READ_DATA);
+    assert_eq!(rig.state(), State::Halted as u64);
 }
 
 #[test]

@@ -87,3 +87,21 @@ impl MemoryReport {
         Err(format!("the memory has grown by {growth_bytes} bytes, more than {limit_bytes}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_grows_in_the_first_half_warms_up() {
+        const MIB: u64 = 1 << 20;
+        let report =
+            |mib: &[u64]| MemoryReport::new(&mib.iter().map(|mib| mib * MIB).collect::<Vec<_>>());
+        assert!(report(&[]).check().is_ok());
+        assert!(report(&[10, 20, 30, 30, 29]).check().is_ok());
+        assert!(report(&[10, 20, 30, 33, 34]).check().is_ok());
+        let grown = report(&[10, 20, 30, 33, 35]);
+        assert_eq!(grown.growth_bytes, 5 * MIB);
+        assert!(grown.check().unwrap_err().contains("grown by 5242880 bytes"));
+    }
+}

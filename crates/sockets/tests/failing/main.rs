@@ -12,3 +12,5 @@ mod blocking;
 mod nonblocking;
 #[path = "../posted.rs"]
 mod posted;
+#[path = "../shared.rs"]
+mod shared;

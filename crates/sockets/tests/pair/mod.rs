@@ -42,11 +42,14 @@ pub(crate) fn pair() -> (Stack, Stack) {
 
 /// As [`pair`], with some room in an arena that the server's engine can reach.
 pub(crate) fn pair_with_arena() -> (Stack, Stack, Arena) {
-    let wire =
-        WireConfig { buffers: BufferCounts { small: 2048, large: 128 }, ..WireConfig::default() };
+    let buffers = BufferCounts { small: 2048, large: 128 };
+    pair_on(device(), &WireConfig { buffers, ..WireConfig::default() })
+}
+
+/// As [`pair_with_arena`], with this wire, and this device for the server.
+pub(crate) fn pair_on(device: Arc<dyn DmaDevice>, wire: &WireConfig) -> (Stack, Stack, Arena) {
     let arena = Arena::new(2 * wire.arena_len() + (4 << 20)).unwrap();
-    let (a, b) = Wire::pair(&arena, &wire).unwrap();
-    let device = device();
+    let (a, b) = Wire::pair(&arena, wire).unwrap();
     device.map(&arena).unwrap();
     let registry = Registry::new();
     registry.register(device);
