@@ -36,11 +36,26 @@
 //!
 //! # What decides where a copy runs
 //!
-//! One place. [`Copybreak`] has the meaning of Linux's `tcp_dma_copybreak`: reads of that length or
-//! less are copied by the CPU. It can be set at any time, for all sockets and for one
-//! ([`Request::copybreak`]). Whatever the engine refuses (full ring, memory that it cannot reach) or
-//! is not trusted with for the moment (after a failure) is copied by the CPU too, and counted by its
-//! [cause](CpuCause).
+//! Three questions, one after the other.
+//!
+//! *May the engine have this receive?* [`Copybreak`] has the meaning of Linux's `tcp_dma_copybreak`: reads
+//! of that length or less are copied by the CPU. It can be set at any time, for all sockets and for one
+//! ([`Request::copybreak`]). With [`Copybreak::Auto`] the answer is measured: of each
+//! [kind of receive](ReceiveClass) (its length, who waits for it, whether its buffer is warm) it is known
+//! what a kilobyte has cost the receiving thread with the engine and without, and the cheaper of the two
+//! has it. [`Offload::policy`] shows what is known, [`Offload::last_decisions`] why it was decided so.
+//!
+//! *How much of it?* All that nobody [waits](Waiting) for: it is copied while the next packets are
+//! processed, and the CPU helps only if the engine is late. Of what a call returns with, the front is the
+//! engine's and the back the CPU's, cut where both end together, within a segment if need be
+//! ([`CpuCause::Shared`]): a reader that looks on while an engine copies has saved nothing. Where to cut is
+//! learned from who was late.
+//!
+//! *Does the engine do it?* Whatever it refuses (full ring, memory that it cannot reach) or is not trusted
+//! with for the moment (after a failure) is copied by the CPU too, and counted by its [cause](CpuCause).
+//!
+//! For both of the first, time is read from the clock that [`Offload::timed_by`] gives. Without one nothing
+//! is shared, and what happens is a function of the calls alone.
 //!
 //! # What the original had, by its names
 //!

@@ -45,8 +45,9 @@ pub(crate) struct Recv {
     /// What copies received data to its reader.
     #[arg(long, value_name = "E", default_value = "auto", env = "IOAT_ENGINE")]
     engine: EngineName,
-    /// Reads of this many bytes or less are copied by the CPU; `off`: all are.
-    #[arg(long, value_name = "N|off", default_value_t, env = "IOAT_COPYBREAK")]
+    /// Reads of this many bytes or less are copied by the CPU; `off`: all are; `auto`: where the CPU has
+    /// cost less so far (`ioat explain`).
+    #[arg(long, value_name = "N|off|auto", default_value_t, env = "IOAT_COPYBREAK")]
     copybreak: Copybreak,
     /// The length of a read.
     #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size::parse_length)]

@@ -18,6 +18,7 @@ mod bench;
 mod bench_receive;
 mod dma;
 mod emulate;
+mod explain;
 mod hardware;
 mod interrupted;
 mod machine;

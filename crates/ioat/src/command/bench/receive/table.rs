@@ -21,7 +21,7 @@ pub(super) fn print(results: &Results) {
     } = results;
     println!(
         "{rounds} rounds in turns; medians, with the least and the greatest. Streams of {bytes} \
-         bytes, or of 2^20 reads.\nReads of {copybreak} bytes or less are the CPU's.{}",
+         bytes, or of 2^20 reads.\nCopybreak: {copybreak}.{}",
         if *rounds < ENOUGH_ROUNDS { " So few rounds prove little." } else { "" },
     );
     if *preempted_turns > 0 {
