@@ -143,7 +143,8 @@ fn frames_without_allocation(engine: &str, offload: bool, bytes: u64) -> u64 {
         if piece == 0 && received >= bytes {
             let after = host.stack().statistics();
             let by_engine = after.offload.bytes_by_engine - before.offload.bytes_by_engine;
-            assert_eq!(by_engine > bytes / 2, offloads, "{by_engine} bytes by the engine");
+            // How much is a question of who is faster, and what else runs.
+            assert_eq!(by_engine > bytes / 100, offloads, "{by_engine} bytes by the engine");
             // What is left is not needed.
             drop(stream);
             let _reset = sender.join();
