@@ -17,7 +17,7 @@ use netstack::Ipv4Cidr;
 use serde::Serialize;
 use sockets::{StartError, TcpListener};
 
-use super::{machine, print_json, progress};
+use super::{causes::Causes, machine, print_json, progress};
 use crate::{failure::Failure, size};
 
 /// Receives one TCP connection over a TAP link and writes what it carries to a file.
@@ -70,6 +70,8 @@ struct Summary {
     engine_cpu_s_per_gb: f64,
     bytes_by_engine: u64,
     bytes_by_cpu: u64,
+    /// The same by cause.
+    bytes_by_cpu_cause: Causes,
 }
 
 impl Recv {
@@ -117,13 +119,14 @@ impl Recv {
             engine_cpu_s_per_gb: measured.s_per_gb(engine_cpu().saturating_sub(engine_cpu_before)),
             bytes_by_engine: offload.bytes_by_engine,
             bytes_by_cpu: offload.bytes_by_cpu_total(),
+            bytes_by_cpu_cause: Causes::of(&offload),
         };
         if self.json {
             print_json(&summary);
         } else {
             eprintln!(
                 "received {} bytes in {:.2} s ({:.2} Gbit/s); copied by {} ({}): {} bytes, by the \
-                 CPU: {} bytes",
+                 CPU: {} bytes{}",
                 summary.bytes,
                 summary.seconds,
                 summary.gbps,
@@ -131,6 +134,10 @@ impl Recv {
                 summary.kind,
                 summary.bytes_by_engine,
                 summary.bytes_by_cpu,
+                match summary.bytes_by_cpu {
+                    0 => String::new(),
+                    _ => format!(" ({})", summary.bytes_by_cpu_cause),
+                },
             );
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use netdma::Counters;
 use sockets::{
     PollEvents, PollFlags, Poller, ReceiveRing, Received, TcpListener, TcpStream, Trigger,
 };
@@ -66,6 +67,10 @@ impl Receiver for StackReceiver {
             engine_cpu: self.host.device().cpu_time().unwrap_or_default(),
         })
     }
+
+    fn counters(&self) -> Option<Counters> {
+        Some(self.host.stack().statistics().offload)
+    }
 }
 
 /// A program that receives in a way of its own.
@@ -120,6 +125,10 @@ impl Receiver for Program<'_> {
 
     fn copied(&self) -> Option<Copied> {
         self.receiver.copied()
+    }
+
+    fn counters(&self) -> Option<Counters> {
+        self.receiver.counters()
     }
 }
 
