@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// Bits of a word.
 pub(super) const BITS: usize = u64::BITS as usize;
 
+/// Lengths of blocks that are told apart: by powers of two, and from the last on not at all.
+const CLASSES: usize = 12;
+
 /// A bit for each unit of memory, set if it is taken.
 ///
 /// A block is claimed word by word, each with one atomic operation, and given back if another thread
@@ -17,8 +20,9 @@ pub(super) const BITS: usize = u64::BITS as usize;
 #[derive(Debug)]
 pub(super) struct Blocks<W> {
     words: W,
-    /// A hint: the words below are full. Low memory is used first, as it is warm.
-    lowest: AtomicUsize,
+    /// Hints, for blocks of 1, 2 or 3, 4 to 7 units and so on: below are none that long. Low memory is
+    /// used first, as it is warm, and not looked through by each block anew.
+    lowest: [AtomicUsize; CLASSES],
     /// Units from here on were never given out, so they are as the system gave them: zero.
     untouched: AtomicUsize,
 }
@@ -40,8 +44,9 @@ enum State {
 
 impl<W: AsRef<[AtomicU64]>> Blocks<W> {
     /// All is free that `words` has bits for. They are zero.
-    pub(super) const fn new(words: W) -> Self {
-        Self { words, lowest: AtomicUsize::new(0), untouched: AtomicUsize::new(0) }
+    pub(super) fn new(words: W) -> Self {
+        let lowest = std::array::from_fn(|_| AtomicUsize::new(0));
+        Self { words, lowest, untouched: AtomicUsize::new(0) }
     }
 
     fn units(&self) -> usize {
@@ -51,19 +56,16 @@ impl<W: AsRef<[AtomicU64]>> Blocks<W> {
     /// Claims `units` in a row, the first at a multiple of `align`. `None` if there are none, or other
     /// threads had them at that moment. Looks at each unit once or twice.
     pub(super) fn claim(&self, units: usize, align: usize) -> Option<Claim> {
-        // Relaxed: a hint. Where it is wrong, free units below it are found in the second pass.
-        let lowest = self.lowest.load(Ordering::Relaxed);
-        let free = self.find(lowest * BITS, self.units(), State::Free);
-        if let Some(word) = free.map(|unit| unit / BITS)
-            && word > lowest
-        {
+        let lowest = &self.lowest[(units.max(1).ilog2() as usize).min(CLASSES - 1)];
+        // Relaxed: a hint. What fits below it all the same is found in the second pass.
+        let from = lowest.load(Ordering::Relaxed);
+        let first = self
+            .claim_from(from, units, align)
+            .or_else(|| (from > 0).then(|| self.claim_from(0, units, align))?)?;
+        if first > from && align == 1 {
             // Relaxed, as above. If it fails, another thread knows better.
-            let _ =
-                self.lowest.compare_exchange(lowest, word, Ordering::Relaxed, Ordering::Relaxed);
+            let _ = lowest.compare_exchange(from, first, Ordering::Relaxed, Ordering::Relaxed);
         }
-        let first = free
-            .and_then(|free| self.claim_from(free, units, align))
-            .or_else(|| (lowest > 0).then(|| self.claim_from(0, units, align))?)?;
         // Relaxed: a thread that had used a unit before has counted it before it released it, which
         // the claim has acquired.
         let untouched = self.untouched.fetch_max(first + units, Ordering::Relaxed);
@@ -132,8 +134,13 @@ impl<W: AsRef<[AtomicU64]>> Blocks<W> {
             let before = self.words.as_ref()[word].fetch_and(!mask, Ordering::Release);
             debug_assert_eq!(before & mask, mask, "freed twice");
         }
-        // Relaxed: a hint.
-        self.lowest.fetch_min(first / BITS, Ordering::Relaxed);
+        // Relaxed, all: hints. The units may have joined free ones before them, so for long blocks
+        // that is a little too high: the second pass finds them.
+        for lowest in &self.lowest {
+            if lowest.load(Ordering::Relaxed) > first {
+                lowest.fetch_min(first, Ordering::Relaxed);
+            }
+        }
     }
 
     /// How many units are taken at this moment.
