@@ -22,7 +22,7 @@ mod million;
 mod passed;
 mod split;
 
-pub use faults::{Delay, Fault, FaultPlan, FaultPlanError, Faults, Fences, When};
+pub use faults::{Delay, Fault, FaultOrders, FaultPlan, FaultPlanError, Faults, Fences, When};
 pub use split::{Split, SplitShare};
 
 /// Something that is put over the channels of a device.

@@ -119,8 +119,9 @@ pub use device::{DmaDevice, MapError, RequestError};
 pub use engine::{CpuDevice, ThreadsDevice, ThreadsOptions};
 pub use iova::{IovaMap, IovaRegion};
 pub use layer::{
-    Breaker, Clock, Delay, DrivenClock, Fallback, FallbackOptions, FallbackStats, Fault, FaultPlan,
-    FaultPlanError, Faults, Fences, Layer, Layered, Split, SplitShare, When,
+    Breaker, Clock, Delay, DrivenClock, Fallback, FallbackOptions, FallbackStats, Fault,
+    FaultOrders, FaultPlan, FaultPlanError, Faults, Fences, Layer, Layered, Split, SplitShare,
+    When,
 };
 pub use memory::{
     Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, Heap, Loan,

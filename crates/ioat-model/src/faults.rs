@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 pub use text::ParseFaultError;
 
-use crate::registers::ChanErr;
+use crate::{channel::Counts, registers::ChanErr};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,6 +151,17 @@ impl Faults {
     pub fn at(mut self, channel: usize, number: u64, fault: Fault) -> Self {
         self.single.insert((fault.event(), channel, number), fault);
         self
+    }
+
+    /// Adds `fault` at what comes next of what it is counted by.
+    pub(crate) fn order(&mut self, channel: usize, counts: Counts, fault: Fault) {
+        let event = fault.event();
+        let next = match event {
+            Event::Descriptor => counts.descriptors,
+            Event::Doorbell => counts.doorbells,
+            Event::Reset => counts.resets,
+        };
+        self.single.insert((event, channel, next), fault);
     }
 
     /// Adds a rule.

@@ -31,6 +31,7 @@ use rustix::{
 };
 
 use crate::{
+    Fault,
     address_space::{AddressSpace, MapError},
     model::{self, Model},
     registers::{BAR_SIZE, CHANNEL_BLOCK, Width, channel::DMACOUNT},
@@ -245,6 +246,11 @@ impl Bar {
         drop(model);
         self.shared.send(interrupts);
         self.kick();
+    }
+
+    /// Orders a fault; see [`Model::order`].
+    pub fn order(&self, channel: usize, fault: Fault) {
+        self.shared.lock_model().order(channel, fault);
     }
 
     /// The level of INTA; see [`Model::intx`].

@@ -308,6 +308,15 @@ impl Model {
         }
     }
 
+    /// Orders a fault while the device works: the next descriptor of `channel` meets it that is
+    /// fetched, or its next doorbell or reset, in place of another that was ordered for the same.
+    /// Ignored if there is no such channel.
+    pub fn order(&mut self, channel: usize, fault: Fault) {
+        let Some(state) = self.channels.get(channel) else { return };
+        self.faults.order(channel, state.counts, fault);
+        self.needs_time |= self.faults.need_time();
+    }
+
     /// Whether the device depends on time.
     #[must_use]
     pub const fn needs_time(&self) -> bool {

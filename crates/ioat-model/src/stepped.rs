@@ -10,6 +10,7 @@ use std::{
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::{
+    Fault,
     address_space::{AddressSpace, MapError},
     model::{Config, Model},
     registers::Width,
@@ -88,6 +89,11 @@ impl Stepped {
     /// Takes the device off the bus; see [`Model::vanish`].
     pub fn vanish(&self) {
         self.lock().model.vanish();
+    }
+
+    /// Orders a fault; see [`Model::order`].
+    pub fn order(&self, channel: usize, fault: Fault) {
+        self.lock().model.order(channel, fault);
     }
 
     /// A register read; see [`Model`] for the widths.

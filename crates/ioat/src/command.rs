@@ -7,8 +7,10 @@ mod demo;
 mod devices;
 mod dmatest;
 mod emulate;
+mod explain;
 mod progress;
 mod recv;
+mod soak;
 mod unbind;
 
 use crate::failure::Failure;
@@ -23,6 +25,8 @@ pub(crate) enum Command {
     Dmatest(dmatest::Dmatest),
     Emulate(emulate::Emulate),
     Bench(bench::Bench),
+    Explain(explain::Explain),
+    Soak(soak::Soak),
 }
 
 impl Command {
@@ -36,6 +40,8 @@ impl Command {
             Self::Dmatest(command) => command.run(),
             Self::Emulate(command) => command.run(),
             Self::Bench(command) => command.run(),
+            Self::Explain(command) => command.run(),
+            Self::Soak(command) => command.run(),
         }
     }
 }

@@ -7,6 +7,8 @@ pub mod host_side;
 pub mod lab;
 pub mod measure;
 pub mod netlink;
+pub mod offload_counters;
+pub mod soak;
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -36,10 +36,14 @@ fn loopback() -> LinkState {
     netlink().link("lo").unwrap()
 }
 
+fn set_up_loopback() {
+    netlink().set_up(loopback().index).unwrap();
+}
+
 fn the_namespace_is_empty_and_ours() {
     assert!(!loopback().up, "a fresh namespace: nobody has set its loopback up");
     assert!(netlink().ipv4_addresses(loopback().index).unwrap().is_empty());
-    netlink().set_up(loopback().index).unwrap();
+    set_up_loopback();
     let LinkState { up, carrier, .. } = loopback();
     assert!(up && carrier);
     let addresses = netlink().ipv4_addresses(loopback().index).unwrap();
@@ -98,6 +102,7 @@ fn an_allowed_cpu() -> usize {
 
 fn a_sender_sends_every_byte() {
     const BYTES: u64 = 3_000_001;
+    set_up_loopback();
     let pattern = Pattern::new(5);
     for unique in [true, false] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -127,6 +132,7 @@ fn a_sender_sends_every_byte() {
 }
 
 fn a_sender_that_nobody_hears_says_so() {
+    set_up_loopback();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);

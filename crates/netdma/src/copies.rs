@@ -3,7 +3,14 @@
 use dmaengine::{PacketBuf, PacketSlice, Queue, Refused, SubmitError, Target};
 use netstack::{Instant, ReceiveStatus, Segment, SocketId, Stack};
 
-use crate::{Copybreak, Counters, CpuCause, ReceiveId, WakeReason, receive::Receive};
+use crate::{
+    Copybreak, Counters, CpuCause, ReceiveClass, ReceiveId, Waiting, WakeReason,
+    policy::Policy,
+    receive::Receive,
+    share::{Share, Shared},
+    warmth::Warmth,
+    work_clock::WorkClock,
+};
 
 /// A channel that copies from packets to programs' buffers, with the CPU below it.
 pub type Engine = Queue<PacketSlice, Target, Tag>;
@@ -40,12 +47,82 @@ pub(crate) struct Copies<'a> {
     pub(crate) bytes_in_flight: &'a mut usize,
     /// Something waits for the doorbell.
     pub(crate) issued: &'a mut bool,
+    pub(crate) share: &'a mut Share,
+    pub(crate) clock: WorkClock,
+    /// What the engine may still be given, in bytes.
+    pub(crate) budget: usize,
 }
 
 impl Copies<'_> {
     /// Takes what is queued for `receive`, and issues its copies. Returns why it takes no more; none
     /// if it waits for more.
     pub(crate) fn take(
+        &mut self,
+        stack: &mut Stack<RxPacket>,
+        now: Instant,
+        id: ReceiveId,
+        receive: &mut Receive,
+    ) -> Option<WakeReason> {
+        let start = receive.is_measured().then(|| self.clock.now());
+        let shared = self.begin(stack, receive);
+        let reason = self.take_all(stack, now, id, receive);
+        if let Some(shared) = shared {
+            self.end(receive, shared);
+        }
+        if let Some(start) = start {
+            // The doorbell is a part of the cost.
+            self.ring();
+            receive.cost += self.clock.now().saturating_sub(start);
+        }
+        reason
+    }
+
+    /// Decides what the engine gets of what is at hand. Returns what is shared, if the call is to
+    /// return with it.
+    fn begin(&mut self, stack: &Stack<RxPacket>, receive: &Receive) -> Option<Shared> {
+        self.budget = usize::MAX;
+        let (backlog, room) = (*self.bytes_in_flight, receive.rest.len());
+        if self.engine.is_err() || self.clock.stands_still() {
+            return None;
+        }
+        let bytes = stack.receive_available(receive.socket).min(room);
+        if bytes == 0 {
+            return None;
+        }
+        let is_last = match receive.waiting {
+            Waiting::Never => true,
+            Waiting::ForMore => bytes == room,
+            Waiting::Elsewhere => false,
+        };
+        if !is_last {
+            self.budget = self.share.of_unawaited(bytes, backlog);
+            return None;
+        }
+        self.budget = self.share.of(bytes, backlog);
+        let start = self.clock.now();
+        Some(Shared { bytes, backlog, cpu_bytes: bytes - self.budget, start, cpu_end: start })
+    }
+
+    /// All that the call takes is taken.
+    fn end(&mut self, receive: &mut Receive, shared: Shared) {
+        if receive.in_flight == 0 {
+            self.share.was_left_out(shared.bytes);
+        } else {
+            self.ring();
+            receive.shared = Some(Shared { cpu_end: self.clock.now(), ..shared });
+        }
+    }
+
+    /// Rings the doorbell, if there is something that waits for it.
+    fn ring(&mut self) {
+        if std::mem::take(self.issued)
+            && let Ok(engine) = &mut self.engine
+        {
+            engine.issue_pending();
+        }
+    }
+
+    fn take_all(
         &mut self,
         stack: &mut Stack<RxPacket>,
         now: Instant,
@@ -94,30 +171,69 @@ impl Copies<'_> {
             return;
         };
         self.counters.early_copies += u64::from(receive.is_early);
+        let tag = Tag { receive: id, socket: receive.socket, charge };
         let mut source = packet.into_slice(range);
-        let cause = match &mut self.engine {
-            Ok(engine) => {
-                let tag = Tag { receive: id, socket: receive.socket, charge };
-                match engine.copy(source, target, tag) {
-                    Ok(_cookie) => {
-                        receive.in_flight += 1;
-                        *self.bytes_in_flight += len;
-                        *self.issued = true;
-                        return;
-                    }
-                    // The CPU below the engine does whatever there is room for.
-                    Err(refused) => {
-                        let error;
-                        Refused { error, source, target, .. } = refused;
-                        cause_of_refusal(error)
-                    }
-                }
+        let is_held = match self.engine_part(len) {
+            0 => {
+                self.copy(&source, target, CpuCause::Shared);
+                false
             }
-            Err(cause) => *cause,
+            part if part == len => self.give(source, target, tag),
+            part => {
+                let is_held = self.give(source.split_to(part), target.split_to(part), tag);
+                self.copy(&source, target, CpuCause::Shared);
+                is_held
+            }
         };
+        if is_held {
+            receive.in_flight += 1;
+            receive.given += 1;
+        } else {
+            stack.release(now, receive.socket, charge);
+        }
+    }
+
+    /// How much of a segment of `len` bytes the engine gets, its front; the CPU copies the rest.
+    fn engine_part(&mut self, len: usize) -> usize {
+        let part = match self.budget {
+            budget if budget >= len => len,
+            budget if budget < Share::PIECE_MIN => 0,
+            budget if len - budget < Share::PIECE_MIN => len,
+            budget => budget,
+        };
+        self.budget = self.budget.saturating_sub(part);
+        part
+    }
+
+    /// Gives a copy to the engine; if that does not take it, the CPU copies. Returns whether it was
+    /// taken: the source is held until the copy has ended.
+    fn give(&mut self, source: PacketSlice, target: Target, tag: Tag) -> bool {
+        let len = target.len();
+        let (source, target, cause) = match &mut self.engine {
+            Ok(engine) => match engine.copy(source, target, tag) {
+                Ok(_cookie) => {
+                    *self.bytes_in_flight += len;
+                    *self.issued = true;
+                    return true;
+                }
+                // The CPU below the engine does whatever there is room for.
+                Err(Refused { error, source, target, .. }) => {
+                    (source, target, cause_of_refusal(error))
+                }
+            },
+            Err(cause) => (source, target, *cause),
+        };
+        self.copy(&source, target, cause);
+        false
+    }
+
+    fn copy(&mut self, source: &PacketSlice, mut target: Target, cause: CpuCause) {
+        if cause == CpuCause::Shared {
+            // Before: the engine copies at the same time.
+            self.ring();
+        }
         target.as_mut().copy_from_slice(source.as_ref());
-        self.counters.count_cpu(cause, len);
-        stack.release(now, receive.socket, charge);
+        self.counters.count_cpu(cause, target.len());
     }
 }
 
@@ -125,13 +241,44 @@ impl Copies<'_> {
 pub(crate) fn engine_for<'a>(
     engine: &'a mut Option<Engine>,
     copybreak: Copybreak,
-    receive: &Receive,
+    chooser: &mut Chooser,
+    receive: &mut Receive,
 ) -> Result<&'a mut Engine, CpuCause> {
     let engine = engine.as_mut().ok_or(CpuCause::NoEngine)?;
     match receive.copybreak.unwrap_or(copybreak) {
         Copybreak::Off => Err(CpuCause::Policy),
+        Copybreak::Auto if chooser.chooses_engine(receive)? => Ok(engine),
+        Copybreak::Auto => Err(CpuCause::Policy),
         copybreak if copybreak.offloads(receive.len) => Ok(engine),
         Copybreak::Bytes(_) => Err(CpuCause::Copybreak),
+    }
+}
+
+/// What `auto` decides with.
+#[derive(Debug)]
+pub(crate) struct Chooser {
+    pub(crate) policy: Policy,
+    warmth: Warmth,
+}
+
+impl Chooser {
+    pub(crate) const fn new() -> Self {
+        Self { policy: Policy::new(), warmth: Warmth::new() }
+    }
+
+    /// Whether `receive` is the engine's; decided once.
+    fn chooses_engine(&mut self, receive: &mut Receive) -> Result<bool, CpuCause> {
+        if let Some(decision) = receive.decision {
+            return Ok(decision.by_engine);
+        }
+        let Receive { len, waiting, .. } = *receive;
+        if !ReceiveClass::exists(len, waiting) {
+            return Err(CpuCause::Copybreak);
+        }
+        let is_warm = self.warmth.fill(receive.rest.address(), len);
+        let decision = self.policy.decide(ReceiveClass::of(len, waiting, is_warm));
+        receive.decision = Some(decision);
+        Ok(decision.by_engine)
     }
 }
 

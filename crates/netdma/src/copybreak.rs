@@ -9,15 +9,20 @@ pub enum Copybreak {
     Bytes(usize),
     /// The engine is not used.
     Off,
+    /// As has cost less lately: measured, for each kind of receive ([`Offload::policy`]).
+    ///
+    /// [`Offload::policy`]: crate::Offload::policy
+    Auto,
 }
 
 impl Copybreak {
-    /// Whether a read into a buffer of `len` bytes may use the engine.
+    /// Whether a read into a buffer of `len` bytes may use the engine; if it pays, for `auto`.
     #[must_use]
     pub const fn offloads(self, len: usize) -> bool {
         match self {
             Self::Bytes(copybreak) => len > copybreak,
             Self::Off => false,
+            Self::Auto => true,
         }
     }
 }
@@ -34,13 +39,14 @@ impl fmt::Display for Copybreak {
         match self {
             Self::Bytes(bytes) => bytes.fmt(f),
             Self::Off => f.pad("off"),
+            Self::Auto => f.pad("auto"),
         }
     }
 }
 
-/// A copybreak that is neither a number of bytes nor `off`.
+/// A copybreak that is neither a number of bytes nor `off` or `auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a copybreak is a number of bytes, such as 4096, or `off`")]
+#[error("a copybreak is a number of bytes, such as 4096, or `off`, or `auto`")]
 pub struct ParseCopybreakError;
 
 impl FromStr for Copybreak {
@@ -49,6 +55,7 @@ impl FromStr for Copybreak {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "off" => Ok(Self::Off),
+            "auto" => Ok(Self::Auto),
             number => number.parse().map(Self::Bytes).map_err(|_| ParseCopybreakError),
         }
     }
@@ -67,7 +74,7 @@ mod tests {
 
     #[test]
     fn prints_what_it_parses() {
-        for text in ["0", "4096", "off"] {
+        for text in ["0", "4096", "off", "auto"] {
             assert_eq!(text.parse::<Copybreak>().unwrap().to_string(), text);
         }
         for text in ["", "-1", "4k", "OFF"] {

@@ -13,6 +13,8 @@ pub enum CpuCause {
     Copybreak,
     /// The call only looked ([`RecvFlags::PEEK`](crate::RecvFlags::PEEK)).
     Peek,
+    /// The engine had enough to do: the CPU copied its share of a read, so that both ended together.
+    Shared,
     /// The engine's ring had no room.
     RingFull,
     /// The engine cannot copy so much at once, or to such an address.
@@ -27,11 +29,12 @@ pub enum CpuCause {
 
 impl CpuCause {
     /// All causes, in the order of [`Counters::bytes_by_cpu`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NoEngine,
         Self::Policy,
         Self::Copybreak,
         Self::Peek,
+        Self::Shared,
         Self::RingFull,
         Self::Unsupported,
         Self::Unreachable,
@@ -47,6 +50,7 @@ impl CpuCause {
             Self::Policy => "policy",
             Self::Copybreak => "below copybreak",
             Self::Peek => "peek",
+            Self::Shared => "shared with the engine",
             Self::RingFull => "ring full",
             Self::Unsupported => "not supported",
             Self::Unreachable => "not reachable",

@@ -9,11 +9,13 @@ use dmaengine::{
 use netstack::{ConnectionError, Instant, SocketId, Stack};
 
 use crate::{
-    Busy, Conditions, Copybreak, Counters, CpuCause, Destination, Engine, Progress, ReceiveId,
-    RecvError, RecvFlags, Request, RxPacket, Tag, Verdict, WakeReason,
-    copies::{Copies, engine_for},
+    Busy, Conditions, Copybreak, Counters, CpuCause, Decision, Destination, Engine, PolicyRow,
+    Progress, ReceiveId, RecvError, RecvFlags, Request, RxPacket, Tag, Verdict, WakeReason,
+    copies::{Chooser, Copies, engine_for},
     receive::{Receive, Receives},
     recv::decide,
+    share::Share,
+    work_clock::WorkClock,
 };
 
 /// After so many resets in a row that could not prove the engine idle, it is lost. They come later
@@ -35,6 +37,19 @@ pub struct Offload {
     counters: Counters,
     /// Of the copies that have not ended.
     bytes_in_flight: usize,
+    share: Share,
+    chooser: Chooser,
+    work_clock: WorkClock,
+    /// When the engine was last looked at while a call waited for its part of a shared read.
+    looked: Duration,
+    /// Receives that have ended, and whose engine's part has not.
+    shared: usize,
+    /// Copies in flight of receives that are measured.
+    measured: usize,
+    /// What waiting for the engine has cost threads since the last receive that was waited for.
+    waited: Duration,
+    /// What it costs to collect the end of one copy.
+    collecting: Duration,
 }
 
 impl Offload {
@@ -60,7 +75,22 @@ impl Offload {
             unsettled: Vec::new(),
             counters: Counters::default(),
             bytes_in_flight: 0,
+            share: Share::new(),
+            chooser: Chooser::new(),
+            work_clock: WorkClock::Still,
+            looked: Duration::ZERO,
+            shared: 0,
+            measured: 0,
+            waited: Duration::ZERO,
+            collecting: Duration::ZERO,
         }
+    }
+
+    /// Has it learn from how long copies take, by this clock.
+    #[must_use]
+    pub const fn timed_by(mut self, clock: WorkClock) -> Self {
+        self.work_clock = clock;
+        self
     }
 
     /// What was done so far.
@@ -97,9 +127,7 @@ impl Offload {
         destination: impl Into<Destination>,
         request: Request,
     ) -> ReceiveId {
-        let destination = destination.into();
-        let goal = request.goal(destination.len());
-        self.receives.insert(Receive::new(socket, destination, goal, request.copybreak))
+        self.receives.insert(Receive::new(socket, destination.into(), request))
     }
 
     /// How far a receive has come; `None` if it is not posted.
@@ -149,12 +177,16 @@ impl Offload {
     }
 
     fn end(&mut self, id: ReceiveId, reason: WakeReason) {
-        if self.receives.end(id, reason)
-            && let Some(receive) = self.receives.get_mut(id)
-            && receive.in_flight > 0
-        {
+        if !self.receives.end(id, reason) {
+            return;
+        }
+        let Some(receive) = self.receives.get_mut(id) else { return };
+        if receive.in_flight > 0 {
             receive.copying_since = Some(self.now);
             self.counters.waits += 1;
+            self.shared += usize::from(receive.shared.is_some());
+        } else if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
+            self.chooser.policy.learn(decision, receive.taken, receive.cost);
         }
     }
 
@@ -195,14 +227,21 @@ impl Offload {
         let mut wakes = false;
         let mut issued = false;
         while let Some(receive) = self.receives.get_mut(id) {
+            let before = receive.in_flight;
             let mut copies = Copies {
-                engine: engine_for(&mut self.engine, self.copybreak, receive),
+                engine: engine_for(&mut self.engine, self.copybreak, &mut self.chooser, receive),
                 counters: &mut self.counters,
                 bytes_in_flight: &mut self.bytes_in_flight,
                 issued: &mut issued,
+                share: &mut self.share,
+                clock: self.work_clock,
+                budget: usize::MAX,
             };
             let reason = copies.take(stack, now, id, receive);
             receive.is_early = true;
+            if receive.is_measured() {
+                self.measured += receive.in_flight - before;
+            }
             let Some(reason) = reason else {
                 if receive.taken >= receive.goal && !self.unsettled.contains(&socket) {
                     self.unsettled.push(socket);
@@ -307,12 +346,17 @@ impl Offload {
         mut idle: impl FnMut(SocketId),
     ) {
         self.advance(now);
-        let Self { engine, fallback, receives, counters, bytes_in_flight, .. } = self;
+        let Self { engine, fallback, receives, counters, bytes_in_flight, share, .. } = self;
         let Some(engine) = engine else { return };
         if engine.is_idle() {
             return;
         }
-        engine.poll(|done: Done<PacketSlice, Target, Tag>| {
+        let shared = &mut self.shared;
+        let looks = *shared > 0;
+        let looked = self.looked;
+        let mut seen = None;
+        let start = (self.measured > 0).then(|| self.work_clock.now());
+        let collected = engine.poll(|done: Done<PacketSlice, Target, Tag>| {
             let Done { status, bytes, fallback, source, target, tag, .. } = done;
             *bytes_in_flight -= source.len();
             assert_eq!(status, Status::Success, "the CPU does what the engine does not");
@@ -321,9 +365,20 @@ impl Offload {
             counters.count_end(fallback, bytes);
             if let Some(receive) = receives.get_mut(tag.receive) {
                 receive.in_flight -= 1;
+                self.measured -= usize::from(receive.is_measured());
                 if receive.in_flight == 0 && receive.ended.is_some() {
                     let since = receive.copying_since.take();
                     counters.wait_time += since.map_or(Duration::ZERO, |since| now - since);
+                    let waited = std::mem::take(&mut self.waited);
+                    if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
+                        let cost = receive.cost + receive.given * self.collecting + waited;
+                        self.chooser.policy.learn(decision, receive.taken, cost);
+                    }
+                    if let Some(part) = receive.shared.take() {
+                        *shared = shared.saturating_sub(1);
+                        let end = *seen.get_or_insert_with(|| self.work_clock.now());
+                        share.learn(&part, end, looked >= part.cpu_end);
+                    }
                     idle(tag.socket);
                     if receive.is_abandoned {
                         receives.remove(tag.receive);
@@ -333,6 +388,30 @@ impl Offload {
             stack.release(now, tag.socket, tag.charge);
         });
         counters.engine_resets = fallback.resets();
+        if let Some(start) = start
+            && let Ok(collected @ 1..) = u32::try_from(collected)
+        {
+            let took = self.work_clock.now().saturating_sub(start) / collected;
+            self.collecting = (self.collecting * 7 + took) / 8;
+        }
+        if looks {
+            self.looked = seen.unwrap_or_else(|| self.work_clock.now());
+        }
+    }
+
+    /// Tells what it has cost a thread to wait for the engine: for the policy to know.
+    pub fn add_wait(&mut self, cost: Duration) {
+        self.waited += cost;
+    }
+
+    /// What [`Copybreak::Auto`] knows of the receives that have occurred.
+    pub fn policy(&self) -> impl Iterator<Item = PolicyRow> {
+        self.chooser.policy.rows()
+    }
+
+    /// What it has decided last, the oldest first: some dozens.
+    pub fn last_decisions(&self) -> impl Iterator<Item = Decision> {
+        self.chooser.policy.last()
     }
 
     /// What the engine has been given and has not ended, in bytes.

@@ -1,11 +1,12 @@
 //! Posted receives, each with its buffer, in one line for each socket.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use dmaengine::Target;
 use netstack::{Instant, SocketId};
+use rustc_hash::FxHashMap;
 
-use crate::{Copybreak, WakeReason};
+use crate::{Copybreak, Decision, Request, Waiting, WakeReason, share::Shared};
 
 /// Names a posted receive. Ids of receives that were withdrawn are never valid again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +55,14 @@ impl Destination {
         }
     }
 
+    /// Where the next byte goes; 0 if nowhere.
+    pub(crate) fn address(&mut self) -> usize {
+        match self {
+            Self::Buffer(target) => target.as_mut().as_ptr().addr(),
+            Self::Nowhere(_) => 0,
+        }
+    }
+
     /// Whether there is no room.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -90,6 +99,7 @@ pub(crate) struct Receive {
     /// With so many bytes it may return.
     pub(crate) goal: usize,
     pub(crate) copybreak: Option<Copybreak>,
+    pub(crate) waiting: Waiting,
     pub(crate) taken: usize,
     pub(crate) in_flight: usize,
     /// It has waited for what is taken from now on.
@@ -97,6 +107,14 @@ pub(crate) struct Receive {
     /// The last byte taken came with PSH.
     pub(crate) is_pushed: bool,
     pub(crate) ended: Option<WakeReason>,
+    /// What the engine and the CPU did side by side at last, until it is known who was faster.
+    pub(crate) shared: Option<Shared>,
+    /// What the policy has decided, once it was asked.
+    pub(crate) decision: Option<Decision>,
+    /// What it has cost its thread so far, if that is measured.
+    pub(crate) cost: Duration,
+    /// Copies that the engine was given.
+    pub(crate) given: u32,
     /// When it ended, if copies were in flight then.
     pub(crate) copying_since: Option<Instant>,
     /// Nobody will withdraw it: it goes with its last copy.
@@ -106,22 +124,27 @@ pub(crate) struct Receive {
 }
 
 impl Receive {
-    pub(crate) const fn new(
-        socket: SocketId,
-        rest: Destination,
-        goal: usize,
-        copybreak: Option<Copybreak>,
-    ) -> Self {
+    /// Whether what it costs is measured.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.decision.is_some_and(|decision| decision.is_measured)
+    }
+
+    pub(crate) fn new(socket: SocketId, rest: Destination, request: Request) -> Self {
         Self {
             socket,
             len: rest.len(),
+            goal: request.goal(rest.len()),
             rest,
-            goal,
-            copybreak,
+            copybreak: request.copybreak,
+            waiting: request.waiting,
             taken: 0,
             in_flight: 0,
             is_early: false,
             is_pushed: false,
+            shared: None,
+            decision: None,
+            cost: Duration::ZERO,
+            given: 0,
             ended: None,
             copying_since: None,
             is_abandoned: false,
@@ -136,7 +159,8 @@ impl Receive {
 pub(crate) struct Receives {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    lines: HashMap<SocketId, Line>,
+    /// Ids of sockets are our own, so that nobody can choose them to collide.
+    lines: FxHashMap<SocketId, Line>,
 }
 
 #[derive(Debug)]

@@ -14,6 +14,20 @@ pub struct Request {
     pub low_water: usize,
     /// The socket's own copybreak; `None`: the stack's.
     pub copybreak: Option<Copybreak>,
+    /// Who waits for the bytes.
+    pub waiting: Waiting,
+}
+
+/// Who waits for a receive, and so how urgent its last copies are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waiting {
+    /// A call that returns with what is at hand: all of its copies are urgent.
+    Never,
+    /// A call that may wait for more, if that is not enough: what fills its buffer is urgent.
+    ForMore,
+    /// Nobody, for now: the buffer was posted ahead of the data. Nothing is urgent.
+    #[default]
+    Elsewhere,
 }
 
 impl Request {
@@ -94,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_low_water_mark_is_the_buffer_at_most_and_one_at_least() {
-        let request = |low_water, flags| Request { flags, low_water, copybreak: None };
+        let request = |low_water, flags| Request { flags, low_water, ..Request::default() };
         for (low_water, len, goal) in [(0, 10, 1), (1, 10, 1), (5, 10, 5), (20, 10, 10), (5, 0, 1)]
         {
             assert_eq!(request(low_water, RecvFlags::empty()).goal(len), goal);

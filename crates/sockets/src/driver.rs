@@ -12,6 +12,7 @@
 //!   kicks it.
 
 use std::{
+    cell::Cell,
     io,
     os::fd::{BorrowedFd, OwnedFd},
     sync::{
@@ -27,7 +28,10 @@ use netstack::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, PollerId, TaskId, Waiter};
+use crate::{
+    core::{Asleep, Core, Driver, Key, Kicks, LONGEST_SLEEP, PollerId, TaskId, Waiter},
+    patience::Patience,
+};
 
 /// What all threads of a shard share.
 pub(crate) struct Shared {
@@ -133,11 +137,15 @@ impl Shared {
             return false;
         }
         let start = self.now();
+        let mut before = start;
         loop {
             for _ in 0..PAUSES {
                 std::hint::spin_loop();
             }
             let now = self.now();
+            // First: it is a cost of what is seen to have ended.
+            core.offload.add_wait(now - before);
+            before = now;
             let (ended, looked) = (core.reap(now), now - start);
             if ended || looked >= patience {
                 let left = core.offload.bytes_in_flight();
@@ -229,19 +237,24 @@ pub(crate) struct Call<'a> {
     shared: &'a Shared,
     core: MutexGuard<'a, Core>,
     drives: bool,
+    /// Since the call last slept or did a turn: to read the clock costs as much as to copy a kilobyte.
+    time: Cell<Option<Instant>>,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn enter(shared: &'a Shared) -> Self {
-        Self { shared, core: shared.lock(), drives: false }
+        Self { shared, core: shared.lock(), drives: false, time: Cell::new(None) }
     }
 
     pub(crate) fn core(&mut self) -> &mut Core {
         &mut self.core
     }
 
+    /// The time, as of the first question since the call last slept or did a turn.
     pub(crate) fn now(&self) -> Instant {
-        self.shared.now()
+        let now = self.time.get().unwrap_or_else(|| self.shared.now());
+        self.time.set(Some(now));
+        now
     }
 
     /// Whether the calling thread was interrupted.
@@ -254,6 +267,7 @@ impl<'a> Call<'a> {
         if self.core.driver == Driver::Nobody || self.drives {
             self.count_turn();
             self.shared.turn(&mut self.core);
+            self.time.take();
         }
     }
 
@@ -311,14 +325,19 @@ impl<'a> Call<'a> {
     /// Makes progress while an engine copies into the buffer of this call, which is for the socket
     /// that `key` names: does the work that there is, or waits for the engine.
     pub(crate) fn wait_for_copies(&mut self, key: Key) {
-        if self.takes_role() {
-            self.drive(key, None);
+        let sleeps = if self.takes_role() {
+            self.drive(key, None)
         } else {
             let now = self.now();
-            if !self.core.reap(now) {
+            let sleeps = !self.core.reap(now);
+            if sleeps {
                 self.core.have_driver_watch_engine();
                 self.sleep(key, None);
             }
+            sleeps
+        };
+        if sleeps {
+            self.core.offload.add_wait(Patience::LIMIT);
         }
     }
 
@@ -339,12 +358,16 @@ impl<'a> Call<'a> {
         self.shared.turns.store(turns.wrapping_add(1), Ordering::Relaxed);
     }
 
-    fn drive(&mut self, key: Key, until: Option<Instant>) {
+    /// One turn, or one sleep; whether it slept.
+    fn drive(&mut self, key: Key, until: Option<Instant>) -> bool {
         self.count_turn();
         let shared = self.shared;
-        if !shared.turn(&mut self.core) && !shared.look_for_ends(&mut self.core) {
+        let sleeps = !shared.turn(&mut self.core) && !shared.look_for_ends(&mut self.core);
+        if sleeps {
             shared.block(&mut self.core, Some(key), until);
         }
+        self.time.take();
+        sleeps
     }
 
     /// Sleeps until something happened to `key`, or the role is passed on to this thread.
@@ -359,6 +382,7 @@ impl<'a> Call<'a> {
             waiter.condvar.wait_while_for(&mut self.core, asleep, timeout);
             self.core.stop_waiting(waiter);
         });
+        self.time.take();
     }
 }
 

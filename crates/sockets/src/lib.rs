@@ -54,5 +54,5 @@ pub use netstack::PollFlags;
 pub use poll_set::{PollEvent, Trigger};
 pub use poller::{PollEvents, Pollable, Poller};
 pub use receive_ring::{ReceiveRing, Received, Recv};
-pub use stack::{Stack, Statistics};
+pub use stack::{Policy, Stack, Statistics};
 pub use stream::{SendFlags, TcpStream};

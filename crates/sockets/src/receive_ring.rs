@@ -8,7 +8,7 @@ use std::{
 };
 
 use dmaengine::{DmaBuf, DmaTarget, Loan};
-use netdma::{Conditions, ReceiveId, RecvFlags, Request, Verdict, WakeReason};
+use netdma::{Conditions, ReceiveId, RecvFlags, Request, Verdict, Waiting, WakeReason};
 use netstack::SocketId;
 
 use crate::{
@@ -115,6 +115,7 @@ impl<B: DmaTarget> ReceiveRing<B> {
             flags,
             low_water: call.core().stack.low_water(self.socket),
             copybreak: *self.settings.copybreak.lock(),
+            waiting: Waiting::Elsewhere,
         };
         let id = call.core().post(now, self.socket, target, request);
         // The window may have opened.

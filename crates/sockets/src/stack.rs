@@ -2,12 +2,14 @@ use std::{
     fmt, io,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use dmaengine::{Channel, ChannelStats};
 use netdev::Link;
-use netdma::{Copybreak, Counters, Offload};
+use netdma::{Copybreak, Counters, Decision, Offload, PolicyRow, WorkClock};
 use netstack::TcpConfig;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     Config, Interrupter, StartError, background,
@@ -24,7 +26,7 @@ pub struct Stack {
     handle: Arc<Handle>,
 }
 
-/// Everything that a stack counts.
+/// Everything that a stack counts, and what it holds at this moment.
 #[derive(Clone, Debug)]
 pub struct Statistics {
     /// The protocols' counters.
@@ -33,6 +35,10 @@ pub struct Statistics {
     pub offload: Counters,
     /// The counters of the engine's channel, if there is one. They go on counting.
     pub engine: Option<Arc<ChannelStats>>,
+    /// Bytes of packet memory that all sockets hold now: what is unread, and what is being copied.
+    pub receive_charged: usize,
+    /// Bytes that the engine was given and has not copied yet.
+    pub bytes_in_flight: usize,
 }
 
 struct Handle {
@@ -75,7 +81,7 @@ impl Stack {
             tcp,
             seed,
         })?;
-        let offload = Offload::new(engine, copybreak);
+        let offload = Offload::new(engine, copybreak).timed_by(WorkClock::Running(monotonic));
         let core = Core::new(stack, offload, link, Arc::new(Kicks::new()?));
         let shared = Arc::new(Shared::new(core)?);
         let background = thread::Builder::new().name("ioat-stack".into()).spawn({
@@ -97,6 +103,14 @@ impl Stack {
         self.handle.shared.lock().offload.copybreak()
     }
 
+    /// What [`Copybreak::Auto`] has learned, and what it has decided last.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let core = self.handle.shared.lock();
+        let offload = &core.offload;
+        Policy { rows: offload.policy().collect(), last: offload.last_decisions().collect() }
+    }
+
     /// Everything counted so far.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -105,6 +119,8 @@ impl Stack {
             protocols: core.stack.statistics().clone(),
             offload: *core.offload.counters(),
             engine: core.offload.engine().map(|engine| engine.stats().clone()),
+            receive_charged: core.stack.receive_memory_charged(),
+            bytes_in_flight: core.offload.bytes_in_flight(),
         }
     }
 
@@ -126,6 +142,22 @@ impl Stack {
     pub(crate) fn call(&self) -> Call<'_> {
         Call::enter(&self.handle.shared)
     }
+}
+
+/// What [`Copybreak::Auto`] knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Of each kind of receive that has occurred.
+    pub rows: Vec<PolicyRow>,
+    /// The last decisions, the oldest first.
+    pub last: Vec<Decision>,
+}
+
+/// How copies are timed.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    // It has run since the system was started, and a second has fewer nanoseconds than 2^32.
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 impl fmt::Debug for Stack {

@@ -78,54 +78,6 @@ fn many_connections_at_once_keep_their_bytes_apart() {
 }
 
 #[test]
-fn two_threads_that_read_one_socket_get_every_byte_once() {
-    // CVE-2019-3837: NET_DMA kept the state of a receive call in the socket.
-    let (mut client, server) = connected();
-    let data: Vec<u8> = (0u32..1 << 20).flat_map(u32::to_le_bytes).collect();
-    let len = data.len();
-    let sending = thread::spawn(move || {
-        client.write_all(&data).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-    });
-    let read = |server: &TcpStream| {
-        let mut pieces = Vec::new();
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match (&*server).read(&mut buffer).unwrap() {
-                0 => return pieces,
-                got => pieces.push(buffer[..got].to_vec()),
-            }
-        }
-    };
-    let pieces = thread::scope(|scope| {
-        let other = scope.spawn(|| read(&server));
-        let mut pieces = read(&server);
-        pieces.extend(other.join().unwrap());
-        pieces
-    });
-    sending.join().unwrap();
-    assert_eq!(pieces.iter().map(Vec::len).sum::<usize>(), len);
-    // Each piece is contiguous, so it is a run of counting words but for its ends.
-    let mut seen = vec![0u8; len];
-    for piece in pieces {
-        let start = (0..4).find_map(|shift| {
-            let word = piece.get(shift..shift + 8)?;
-            let first = u32::from_le_bytes(word[..4].try_into().unwrap());
-            let second = u32::from_le_bytes(word[4..].try_into().unwrap());
-            (second == first.wrapping_add(1)).then(|| first as usize * 4 - shift)
-        });
-        // A piece of under 11 bytes may hold no two whole words: it is only counted.
-        let Some(start) = start else { continue };
-        for (i, byte) in piece.iter().enumerate() {
-            let at = start + i;
-            assert_eq!(*byte, ((at / 4) as u32).to_le_bytes()[at % 4], "byte {at}");
-            seen[at] += 1;
-        }
-    }
-    assert!(seen.iter().all(|&count| count <= 1), "no byte came twice");
-}
-
-#[test]
 fn somebody_drives_after_several_calls_end_at_once() {
     const ROUNDS: usize = 30;
     let (client, server) = pair();

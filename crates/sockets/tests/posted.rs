@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netdma::CpuCause;
 use sockets::{ReceiveRing, RecvFlags, TcpListener, TcpStream};
 
 use self::pair::{SERVER, connect, connected, pair, pair_with_arena, pattern};
@@ -79,7 +80,12 @@ fn buffers_come_back_filled_in_order() {
         drop(ring);
         drop(stream);
     });
-    assert!(server.statistics().offload.bytes_by_engine > 1 << 20, "{:?}", server.statistics());
+    // By the engine, or by the CPU in its place.
+    let counters = server.statistics().offload;
+    let [failed, resting] =
+        [CpuCause::Failed, CpuCause::Resting].map(|cause| counters.bytes_by_cpu[cause as usize]);
+    assert!(counters.bytes_by_engine > 0, "{counters:?}");
+    assert!(counters.bytes_by_engine + failed + resting > 1 << 20, "{counters:?}");
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //! promises leave open is used in full: after a failure the target holds garbage, a fenced operation
 //! behind it is done or not, completions are late, out of order or lost, stops are refused.
 //!
-//! The faults are a function of the plan, its seed and the number of the operation, over any engine.
+//! The faults of a plan are a function of it, its seed and the number of the operation, over any
+//! engine. Others can be ordered at any time ([`FaultOrders`]).
 //!
 //! ```
 //! use std::sync::Arc;
@@ -39,8 +40,10 @@ use crate::{
 mod channel;
 mod fate;
 mod garbage;
+mod orders;
 mod plan;
 
+pub use orders::FaultOrders;
 pub use plan::{Delay, Fault, FaultPlan, FaultPlanError, Fences, When};
 
 /// A [`Layer`] that injects the faults of a [`FaultPlan`].
@@ -50,6 +53,7 @@ pub use plan::{Delay, Fault, FaultPlan, FaultPlanError, Fences, When};
 #[derive(Debug)]
 pub struct Faults {
     plan: FaultPlan,
+    orders: Option<FaultOrders>,
     scribbles: Option<When>,
     /// Channels handed out.
     channels: AtomicU64,
@@ -59,7 +63,15 @@ impl Faults {
     /// The faults that `plan` orders.
     #[must_use]
     pub const fn new(plan: FaultPlan) -> Self {
-        Self { plan, scribbles: None, channels: AtomicU64::new(0) }
+        Self { plan, orders: None, scribbles: None, channels: AtomicU64::new(0) }
+    }
+
+    /// These faults, and those of `orders`. Who waits for an operation whose delay in time was
+    /// ordered polls.
+    #[must_use]
+    pub fn with_orders(mut self, orders: &FaultOrders) -> Self {
+        self.orders = Some(orders.clone());
+        self
     }
 
     /// As [`new`](Self::new), and a defect on top: the targets of the operations that `scribbles`
@@ -75,7 +87,7 @@ impl Faults {
     /// called or it is dropped.
     #[must_use]
     pub const unsafe fn with_scribbles(plan: FaultPlan, scribbles: When) -> Self {
-        Self { plan, scribbles: Some(scribbles), channels: AtomicU64::new(0) }
+        Self { plan, orders: None, scribbles: Some(scribbles), channels: AtomicU64::new(0) }
     }
 }
 
@@ -103,7 +115,7 @@ impl Layer for Faults {
         // Relaxed: a number of its own for each, nothing else.
         let number = self.channels.fetch_add(1, Relaxed);
         let mut random = SplitMix64::new(self.plan.seed.wrapping_add(number));
-        let fates = Fates::new(&self.plan.rules, self.scribbles, &mut random);
+        let fates = Fates::new(&self.plan.rules, self.orders.clone(), self.scribbles, &mut random);
         let info = self.info(below.info());
         Box::new(FaultsChannel::new(below, info, &self.plan, fates, random))
     }

@@ -1,8 +1,15 @@
 //! A global allocator whose large blocks engines can reach.
 
 mod blocks;
+#[cfg(all(test, loom))]
+mod model;
 mod pages;
 mod space;
+
+/// What the bitmap is built of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

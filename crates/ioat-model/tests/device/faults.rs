@@ -48,6 +48,22 @@ fn a_lost_doorbell_is_made_up_by_the_next() {
 }
 
 #[test]
+fn a_fault_that_is_ordered_meets_what_comes_next() {
+    let rig = nulls(Faults::none(), 1);
+    rig.doorbell(2);
+    assert_eq!(rig.run(), 2);
+    rig.device.order(0, Fault::LostDoorbell);
+    rig.device.order(0, Fault::Error(ChanErr::READ_DATA));
+    rig.device.order(1, Fault::Halt);
+    rig.doorbell(3);
+    assert_eq!(rig.run(), 0, "the doorbell is lost");
+    rig.doorbell(4);
+    assert_eq!(rig.run(), 0, "the third is refused");
+    assert_eq!(rig.errors(), ChanErr::READ_DATA);
+    assert_eq!(rig.state(), State::Halted as u64);
+}
+
+#[test]
 fn a_device_that_vanishes_is_all_ones_and_touches_nothing() {
     let rig = nulls(order("vanish@chan0.3"), 2);
     rig.doorbell(5);

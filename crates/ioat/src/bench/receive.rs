@@ -35,6 +35,7 @@
 mod contest;
 mod contestant;
 mod engine;
+mod explain;
 mod figures;
 mod generator;
 mod picture;
@@ -42,6 +43,7 @@ mod results;
 
 pub use contest::{Contest, Error, Settings};
 pub use engine::ReceiveEngine;
+pub use explain::{BreakEven, ExplainedClass, ExplainedDecision, Explanation, Question, explain};
 pub use figures::{Figures, LinkKind, ParseLinkError, Point, Program, Row, Scene};
 pub use generator::{FrameKind, Generator, GeneratorHandle, ParseFrameError, Station};
 pub use picture::draw;

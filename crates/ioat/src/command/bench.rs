@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use crate::failure::Failure;
 
 mod dma;
-mod receive;
+pub(super) mod receive;
 
 /// The fewest turns of which a median is worth printing without a word about it.
 const ENOUGH_ROUNDS: usize = 5;

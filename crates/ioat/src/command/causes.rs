@@ -50,12 +50,12 @@ impl fmt::Display for Causes {
     }
 }
 
-/// All causes, also those that there were not: `{"no_engine":0,…}`.
+/// All causes, also those that there were not: `{"no engine":0,…}`.
 impl Serialize for Causes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (cause, bytes) in CpuCause::ALL.into_iter().zip(self.0) {
-            map.serialize_entry(&cause.as_str().replace(' ', "_"), &bytes)?;
+            map.serialize_entry(cause.as_str(), &bytes)?;
         }
         map.end()
     }
@@ -72,7 +72,7 @@ mod tests {
         causes.0[CpuCause::Unreachable as usize] = 65536;
         assert_eq!(causes.to_string(), "below copybreak: 100, not reachable: 65536");
         let json = serde_json::to_value(causes).unwrap();
-        assert_eq!((&json["not_reachable"], &json["peek"]), (&65536.into(), &0.into()));
+        assert_eq!((&json["not reachable"], &json["peek"]), (&65536.into(), &0.into()));
         assert_eq!(json.as_object().unwrap().len(), CpuCause::ALL.len());
         assert_eq!(causes.since(Causes::only(CpuCause::Copybreak, 40)).0[2], 60);
         let mean = Causes::mean([causes, Causes::default()].into_iter());

@@ -79,7 +79,7 @@ struct Row {
     bytes_by_engine: u64,
     bytes_by_cpu: u64,
     /// The same by cause.
-    bytes_by_cpu_cause: Causes,
+    bytes_by_cpu_by_cause: Causes,
     verified: bool,
 }
 
@@ -223,7 +223,7 @@ impl Contestant {
             sender_cpu_s_per_gb: spread(|round| round.measured.s_per_gb(round.sender_cpu)),
             bytes_by_engine: mean(|round| round.copied.by_engine),
             bytes_by_cpu: mean(|round| round.copied.by_cpu),
-            bytes_by_cpu_cause: Causes::mean(self.rounds.iter().map(|round| round.causes)),
+            bytes_by_cpu_by_cause: Causes::mean(self.rounds.iter().map(|round| round.causes)),
             verified: self.verified,
         }
     }
@@ -259,7 +259,7 @@ impl Document {
             );
         }
         for row in rows.iter().filter(|row| row.bytes_by_engine > 0 && row.bytes_by_cpu > 0) {
-            println!("{}: copied by the CPU, in bytes: {}", row.name, row.bytes_by_cpu_cause);
+            println!("{}: copied by the CPU, in bytes: {}", row.name, row.bytes_by_cpu_by_cause);
         }
         println!();
         if let [linux, cpu, engines @ ..] = &rows[..] {

@@ -11,13 +11,14 @@ use ioat::{
     host::{Host, HostConfig, OpenError},
     host_side::{self, HostSideError},
     measure::{Reads, receive_all},
+    offload_counters::OffloadCounters,
 };
 use netdma::Copybreak;
 use netstack::Ipv4Cidr;
 use serde::Serialize;
 use sockets::{StartError, TcpListener};
 
-use super::{causes::Causes, machine, print_json, progress};
+use super::{machine, print_json, progress};
 use crate::{failure::Failure, size};
 
 /// Receives one TCP connection over a TAP link and writes what it carries to a file.
@@ -68,10 +69,8 @@ struct Summary {
     kind: &'static str,
     receiver_cpu_s_per_gb: f64,
     engine_cpu_s_per_gb: f64,
-    bytes_by_engine: u64,
-    bytes_by_cpu: u64,
-    /// The same by cause.
-    bytes_by_cpu_cause: Causes,
+    #[serde(flatten)]
+    offload: OffloadCounters,
 }
 
 impl Recv {
@@ -108,7 +107,7 @@ impl Recv {
         bar.finish_and_clear();
         let measured = measured.map_err(failed)?;
         out.flush().map_err(|error| failed(self.write_error(&error)))?;
-        let offload = host.stack().statistics().offload;
+        let offload = OffloadCounters::from(&host.stack().statistics().offload);
         let summary = Summary {
             bytes: measured.bytes,
             seconds: measured.wall.as_secs_f64(),
@@ -117,27 +116,20 @@ impl Recv {
             kind,
             receiver_cpu_s_per_gb: measured.cpu_s_per_gb(),
             engine_cpu_s_per_gb: measured.s_per_gb(engine_cpu().saturating_sub(engine_cpu_before)),
-            bytes_by_engine: offload.bytes_by_engine,
-            bytes_by_cpu: offload.bytes_by_cpu_total(),
-            bytes_by_cpu_cause: Causes::of(&offload),
+            offload,
         };
         if self.json {
             print_json(&summary);
         } else {
+            let OffloadCounters { bytes_by_engine, bytes_by_cpu, .. } = summary.offload;
+            let mut causes = summary.offload.causes();
+            if !causes.is_empty() {
+                causes = format!(" ({causes})");
+            }
             eprintln!(
-                "received {} bytes in {:.2} s ({:.2} Gbit/s); copied by {} ({}): {} bytes, by the \
-                 CPU: {} bytes{}",
-                summary.bytes,
-                summary.seconds,
-                summary.gbps,
-                summary.engine,
-                summary.kind,
-                summary.bytes_by_engine,
-                summary.bytes_by_cpu,
-                match summary.bytes_by_cpu {
-                    0 => String::new(),
-                    _ => format!(" ({})", summary.bytes_by_cpu_cause),
-                },
+                "received {} bytes in {:.2} s ({:.2} Gbit/s); copied by {} ({}): {bytes_by_engine} \
+                 bytes, by the CPU: {bytes_by_cpu} bytes{causes}",
+                summary.bytes, summary.seconds, summary.gbps, summary.engine, summary.kind,
             );
         }
         Ok(())

@@ -14,7 +14,7 @@ use std::{
 
 use dmaengine::{Arena, DmaDevice, Kind, MapError, fork::Owner};
 use ioat_model::{
-    InterruptStyle,
+    Fault, InterruptStyle,
     config_space::VENDOR_ID,
     in_process::{Bar, Config, Device},
     registers::{BAR_SIZE, Width},
@@ -68,6 +68,18 @@ pub enum OpenError {
 ///
 /// See [`OpenError`].
 pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, OpenError> {
+    open_with_orders(config, options).map(|(device, _)| device)
+}
+
+/// As [`open`], with what orders faults while the device works.
+///
+/// # Errors
+///
+/// See [`OpenError`].
+pub fn open_with_orders(
+    config: Config,
+    options: Options,
+) -> Result<(Arc<dyn DmaDevice>, FaultOrders), OpenError> {
     let interrupts = match config.model.interrupts {
         InterruptStyle::Msix => Interrupts::MsiX { vectors: config.model.channels.into() },
         InterruptStyle::Msi => Interrupts::Msi,
@@ -84,6 +96,7 @@ pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, Open
         arenas: Mutex::default(),
         next_iova: AtomicU64::new(FIRST_IOVA),
     });
+    let orders = FaultOrders { bar: bar.clone() };
     let resources = Resources {
         engine: NAME.to_owned(),
         kind: Kind::Model,
@@ -92,7 +105,20 @@ pub fn open(config: Config, options: Options) -> Result<Arc<dyn DmaDevice>, Open
         bar: Arc::new(ModelBar { bar, owner }),
         platform,
     };
-    Ok(Arc::new(IoatDevice::probe(resources, options)?))
+    Ok((Arc::new(IoatDevice::probe(resources, options)?), orders))
+}
+
+/// Orders faults of a device model that works.
+#[derive(Clone, Debug)]
+pub struct FaultOrders {
+    bar: Bar,
+}
+
+impl FaultOrders {
+    /// Has what comes next on `channel` meet `fault`: see [`ioat_model::Model::order`].
+    pub fn order(&self, channel: usize, fault: Fault) {
+        self.bar.order(channel, fault);
+    }
 }
 
 /// The registers. To a forked child, which has no device behind them, the slot is empty: reads give

@@ -7,7 +7,7 @@ use std::{
 
 use netdma::Counters;
 use sockets::{
-    PollEvents, PollFlags, Poller, ReceiveRing, Received, TcpListener, TcpStream, Trigger,
+    Policy, PollEvents, PollFlags, Poller, ReceiveRing, Received, TcpListener, TcpStream, Trigger,
 };
 
 use super::{Copied, Mode, PeerNamespace, Receiver};
@@ -37,6 +37,12 @@ impl StackReceiver {
     pub fn listen(host: Host, address: Ipv4Addr) -> io::Result<Self> {
         let listener = TcpListener::bind(host.stack(), SocketAddrV4::new(address, PORT))?;
         Ok(Self { listener, host })
+    }
+
+    /// What the stack's policy `auto` knows.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.host.stack().policy()
     }
 
     fn stream(&self) -> io::Result<TcpStream> {

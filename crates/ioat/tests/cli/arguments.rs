@@ -30,12 +30,14 @@ fn what_is_refused_is_named() {
     refuses(&mut ioat(&["dmatest"]), USAGE, &["--engine"]);
     refuses(&mut ioat(&["dmatest", "--engine", "cpu", "--op", "add"]), USAGE, &["memcpy"]);
     refuses(&mut ioat(&["dmatest", "--engine", "cpu", "--timeout", "0"]), USAGE, &["--timeout"]);
+    refuses(&mut ioat(&["soak", "--seconds", "0"]), USAGE, &["--seconds"]);
+    refuses(&mut ioat(&["soak", "--connections", "0"]), USAGE, &["--connections"]);
     refuses(&mut ioat(&["fly"]), USAGE, &["fly"]);
 }
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    for command in ["demo", "recv", "devices", "bind", "unbind", "dmatest"] {
+    for command in ["demo", "recv", "devices", "bind", "unbind", "dmatest", "soak"] {
         let output = ioat(&[command, "--help"]).output().unwrap();
         let help = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), DONE);

@@ -23,6 +23,7 @@ mod interrupted;
 mod machine;
 mod receiving;
 mod showing;
+mod soak;
 #[path = "../waiting/mod.rs"]
 mod waiting;
 

@@ -63,17 +63,23 @@ fn files_are_identical_with_every_engine() {
                         "engine_cpu_s_per_gb",
                         "bytes_by_engine",
                         "bytes_by_cpu",
-                        "bytes_by_cpu_cause",
+                        "bytes_by_cpu_by_cause",
+                        "copies_by_engine",
+                        "early_copies",
+                        "waits",
+                        "wait_s",
+                        "copies_repeated",
+                        "engine_resets",
                     ],
                 );
+                let causes = summary["bytes_by_cpu_by_cause"].as_object().unwrap();
+                let of_causes: u64 = causes.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+                assert_eq!(of_causes, summary["bytes_by_cpu"], "{summary}");
+                assert_eq!(causes["not reachable"], 0, "{summary}");
                 assert_eq!((&summary["engine"], &summary["kind"]), (&engine.into(), &kind.into()));
                 assert_eq!(summary["bytes"], len);
                 let by = |who| summary[who].as_u64().unwrap();
                 assert_eq!(by("bytes_by_engine") + by("bytes_by_cpu"), len as u64);
-                let causes = summary["bytes_by_cpu_cause"].as_object().unwrap().values();
-                let by_cause: u64 = causes.map(|bytes| bytes.as_u64().unwrap()).sum();
-                assert_eq!(by_cause, by("bytes_by_cpu"));
-                assert_eq!(summary["bytes_by_cpu_cause"]["not_reachable"], 0);
                 let offloads = kind != "cpu" && len > 0;
                 assert_eq!(by("bytes_by_engine") > 0, offloads, "{summary}");
                 assert_eq!(links_here(), ["lo"], "the link is gone");

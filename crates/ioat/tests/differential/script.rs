@@ -1,6 +1,6 @@
 //! What happens: to the peer, to the wire, and which calls are made.
 
-use netdma::{Copybreak, RecvFlags};
+use netdma::{Copybreak, RecvFlags, Waiting};
 
 use crate::random::Random;
 
@@ -27,6 +27,7 @@ pub(crate) enum Step {
         flags: RecvFlags,
         low_water: usize,
         copybreak: Option<Copybreak>,
+        waiting: Waiting,
         buffer: Buffer,
     },
     /// A call looks whether it is through; it waits on if not.
@@ -98,10 +99,17 @@ fn step(random: &mut Random) -> Step {
                 Buffer::Nowhere,
             ]);
             flags.set(RecvFlags::TRUNC, matches!(buffer, Buffer::Nowhere));
-            let copybreak =
-                random.of(&[None, None, Some(Copybreak::Bytes(0)), Some(Copybreak::Off)]);
+            let copybreak = random.of(&[
+                None,
+                None,
+                Some(Copybreak::Bytes(0)),
+                Some(Copybreak::Off),
+                Some(Copybreak::Auto),
+            ]);
+            // It decides who copies, and nothing else.
+            let waiting = random.of(&[Waiting::Never, Waiting::ForMore, Waiting::Elsewhere]);
             let low_water = random.of(&[1, 1, 1, 2, 500]);
-            Step::Begin { len, flags, low_water, copybreak, buffer }
+            Step::Begin { len, flags, low_water, copybreak, waiting, buffer }
         }
         24..29 => Step::Check(random.below(4)),
         29 | 30 => Step::Expire(random.below(4)),

@@ -144,8 +144,8 @@ impl Run<'_> {
                 return Observed::Frames(frames);
             }
             Step::Settle => self.offload.settle(|_| {}),
-            Step::Begin { len, flags, low_water, copybreak, buffer } => {
-                self.begin(len, Request { flags, low_water, copybreak }, buffer);
+            Step::Begin { len, flags, low_water, copybreak, waiting, buffer } => {
+                self.begin(len, Request { flags, low_water, copybreak, waiting }, buffer);
             }
             Step::Check(call) => return self.check(call, WAITS),
             Step::Expire(call) => return self.check(call, EXPIRED),

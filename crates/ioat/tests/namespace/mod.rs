@@ -1,11 +1,12 @@
-//! Tests one after the other, in a namespace of their own.
+//! Tests one after the other, each in a network namespace of its own: what the kernel still sends for
+//! the connections of one, a FIN again and again, does not reach the stack of the next.
 //!
 //! A process can only enter a user namespace while it has one thread, so such a test has its own
 //! `main` and no harness.
 
 use std::{env, panic::catch_unwind, process::ExitCode, time::Instant};
 
-use ioat::lab::Namespace;
+use ioat::lab::{Namespace, PeerNamespace};
 
 /// A test and its name.
 pub(crate) type Test = (&'static str, fn());
@@ -32,7 +33,11 @@ pub(crate) fn run(tests: &[Test]) -> ExitCode {
             continue;
         }
         let started = Instant::now();
-        let passed = catch_unwind(test).is_ok();
+        let inside = || PeerNamespace::new().and_then(|namespace| namespace.run(test));
+        let passed = match catch_unwind(inside) {
+            Ok(entered) => entered.inspect_err(|error| eprintln!("{name}: {error}")).is_ok(),
+            Err(_panic) => false,
+        };
         let seconds = started.elapsed().as_secs_f64();
         println!("test {name} ... {} ({seconds:.2} s)", if passed { "ok" } else { "FAILED" });
         if !passed {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use dmaengine::{Arena, DmaDevice, Registry};
+use dmaengine::{Arena, DmaDevice, FaultPlan, Faults as EngineFaults, Layered, Registry};
 use ioat::engine::{EngineName, model};
 use ioat_model::{Fault, Faults, in_process, registers::ChanErr};
 use netdma::{Copybreak, Counters, CpuCause, Offload};
@@ -78,6 +78,23 @@ fn with_copy_threads() {
 fn with_the_ioat_model() {
     let counters = all_seeds(Some(EngineName::Model(ioat_model::Version::V3_2).open().unwrap()));
     assert!(counters.bytes_by_engine > counters.bytes_by_cpu_total());
+}
+
+#[test]
+fn with_an_engine_that_delays_fails_halts_hangs_and_vanishes_at_random() {
+    let plan: FaultPlan = "delay@1/10:3,delay@1/60:5ops,fail@1/40:write-error,\
+                           fail@1/300x9:read-error,halt@1/200,lose@1/500,vanish@1/400:2,full@1/50,\
+                           stuck=1,poison,partial,seed=6"
+        .parse()
+        .unwrap();
+    for below in [EngineName::Cpu, EngineName::Threads(1)] {
+        let faults = EngineFaults::new(plan.clone());
+        let counters = all_seeds(Some(Arc::new(Layered::new(below.open().unwrap(), faults))));
+        assert!(counters.bytes_by_engine > 0, "{counters:?}");
+        assert!(counters.copies_repeated > 100, "{counters:?}");
+        assert!(counters.engine_resets > 0, "nothing hung: {counters:?}");
+        assert!(counters.bytes_by_cpu[CpuCause::RingFull as usize] > 0, "{counters:?}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub(crate) fn each_direction_ends_by_itself() {
     const BYTES: u64 = 1_000_001;
     let (there, back) = (Pattern::new(5), Pattern::new(6));
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let mut buffer = buffer(&host);
 
         // The kernel ends first and still receives.
@@ -55,7 +55,7 @@ pub(crate) fn a_reset_comes_after_the_data_before_it() {
     const BYTES: u64 = 100_000;
     let pattern = Pattern::new(7);
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let (mut ours, mut kernels) = connected(&host);
         send(&mut kernels, pattern, BYTES).unwrap();
         let queued = || ours.tcp_info().map_or(0, |info| info.receive_queue);
@@ -86,7 +86,7 @@ pub(crate) fn a_reset_comes_after_the_data_before_it() {
 pub(crate) fn a_peer_that_vanishes_lets_calls_time_out() {
     const TIMEOUT: Duration = Duration::from_millis(200);
     let pattern = Pattern::new(8);
-    let host = host(CPU());
+    let host = host(CPU);
     let (mut ours, mut kernels) = connected(&host);
     let mut netlink = Netlink::open().unwrap();
     let link = netlink.link(INTERFACE).unwrap().index;
@@ -120,7 +120,7 @@ pub(crate) fn a_peer_that_vanishes_lets_calls_time_out() {
 
 pub(crate) fn a_link_that_is_deleted_ends_all_calls() {
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let (mut ours, kernels) = connected(&host);
         let mut buffer = buffer(&host);
         let reading = thread::spawn(move || ours.read(&mut buffer).unwrap_err().kind());
@@ -135,14 +135,14 @@ pub(crate) fn a_link_that_is_deleted_ends_all_calls() {
 }
 
 pub(crate) fn nobody_listens_at_the_kernels_end() {
-    let host = host(CPU());
+    let host = host(CPU);
     let port = KernelListener::bind((KERNELS, 0)).unwrap().local_addr().unwrap().port();
     let refused = TcpStream::connect(host.stack(), SocketAddrV4::new(KERNELS, port));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
 
 pub(crate) fn nobody_listens_at_our_end() {
-    let host = host(CPU());
+    let host = host(CPU);
     let to = SocketAddrV4::new(OURS, PORT);
     let refused = KernelStream::connect_timeout(&to.into(), PATIENCE).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);

@@ -70,7 +70,7 @@ pub(crate) fn an_engine_that_fails_under_a_stream_comes_back() {
     assert!(counters.engine_resets > 0, "{counters:?}");
     assert!(counters.bytes_by_cpu[CpuCause::Failed as usize] > 0, "{counters:?}");
     assert!(
-        counters.bytes_by_engine > engine_at_last_fault + BYTES / 4,
+        counters.bytes_by_engine > engine_at_last_fault + BYTES / 100,
         "the engine went on after the last fault: {engine_at_last_fault}, {counters:?}"
     );
     assert_eq!(counters.bytes_by_engine + counters.bytes_by_cpu_total(), BYTES);

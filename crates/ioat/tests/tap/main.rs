@@ -17,11 +17,13 @@ use netstack::Ipv4Cidr;
 use sockets::{TcpListener, TcpStream};
 
 use crate::{
+    engines::{CPU, ENGINES, Engine, MODEL},
     namespace::{run, tests},
     waiting::PATIENCE,
 };
 
 mod endings;
+mod engines;
 mod faults;
 #[path = "../namespace/mod.rs"]
 mod namespace;
@@ -60,17 +62,13 @@ const LONG: u64 = 100_000_003;
 /// Bytes of a read or write that is meant to be large.
 const PIECE: usize = 256 << 10;
 
-const CPU: fn() -> EngineName = || EngineName::Cpu;
-const ENGINES: [fn() -> EngineName; 3] =
-    [CPU, || EngineName::Threads(1), || EngineName::Model(ioat_model::Version::V3_2)];
-
 fn host_config(engine: EngineName) -> HostConfig {
     HostConfig::new(INTERFACE, Ipv4Cidr { address: OURS, prefix_len: 24 }, engine)
 }
 
 /// A stack of ours, with the kernel at the other end of its link.
-fn host(engine: EngineName) -> Host {
-    configured(Host::open(&host_config(engine)).unwrap())
+fn host(engine: Engine) -> Host {
+    configured(Host::with_device(&host_config(engine.name()), engine.open()).unwrap())
 }
 
 fn configured(host: Host) -> Host {

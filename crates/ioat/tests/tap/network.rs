@@ -15,7 +15,7 @@ const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST: u8 = 8;
 
 pub(crate) fn echo_requests_are_answered() {
-    let host = host(CPU());
+    let host = host(CPU);
     // In the namespace we are root, who may. Addresses are those of UDP.
     let icmp = socket_with(
         AddressFamily::INET,
@@ -67,7 +67,7 @@ fn internet_checksum(bytes: &[u8]) -> u16 {
 }
 
 pub(crate) fn udp_is_refused() {
-    let _host = host(CPU());
+    let _host = host(CPU);
     let socket = UdpSocket::bind((KERNELS, 0)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.connect(SocketAddr::from((OURS, PORT))).unwrap();

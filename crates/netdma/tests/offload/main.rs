@@ -3,4 +3,5 @@
 mod bench;
 mod calls;
 mod engine;
+mod sharing;
 mod wake;

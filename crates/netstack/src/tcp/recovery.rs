@@ -16,9 +16,19 @@ enum Phase {
         /// What duplicate acknowledgments add to the congestion window: each stands for a segment
         /// that has left the network. In bytes.
         inflation: usize,
+        /// Acknowledgments of a part of what was sent before.
+        partial: Partial,
     },
     /// The timer has expired; everything is sent again in slow start.
     Timeout,
+}
+
+/// How many partial acknowledgments there were in a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Partial {
+    None,
+    First,
+    More,
 }
 
 /// What the sender has to do about an acknowledgment.
@@ -53,9 +63,17 @@ impl Recovery {
         match self.phase {
             // RFC 3042: the first two duplicate acknowledgments release a new segment each.
             Phase::Open { dup_acks } => dup_acks as usize * mss,
-            Phase::Fast { inflation } => inflation,
+            Phase::Fast { inflation, .. } => inflation,
             Phase::Timeout => 0,
         }
+    }
+
+    /// Whether the timer goes on, whatever is acknowledged or sent again. RFC 6582 section 3.2 step
+    /// 3 and section 4, the impatient variant: the first partial acknowledgment resets the timer,
+    /// others do not. After many losses it expires then, and slow start repairs them faster than one
+    /// in each round trip does.
+    pub(crate) const fn keeps_timer(&self) -> bool {
+        matches!(self.phase, Phase::Fast { partial: Partial::More, .. })
     }
 
     /// An acknowledgment that acknowledges nothing new although there is something to acknowledge.
@@ -78,10 +96,11 @@ impl Recovery {
                     return Reaction::Nothing;
                 }
                 self.recover = sent;
-                self.phase = Phase::Fast { inflation: usize::from(DUP_ACK_THRESHOLD) * mss };
+                let inflation = usize::from(DUP_ACK_THRESHOLD) * mss;
+                self.phase = Phase::Fast { inflation, partial: Partial::None };
                 Reaction::EnterRecovery
             }
-            Phase::Fast { inflation } => {
+            Phase::Fast { inflation, .. } => {
                 *inflation = inflation.saturating_add(mss);
                 Reaction::Nothing
             }
@@ -101,7 +120,11 @@ impl Recovery {
                 self.phase = Phase::Open { dup_acks: 0 };
                 Reaction::Nothing
             }
-            Phase::Fast { inflation } => {
+            Phase::Fast { inflation, partial } => {
+                *partial = match partial {
+                    Partial::None => Partial::First,
+                    Partial::First | Partial::More => Partial::More,
+                };
                 // RFC 6582 section 3.2 step 3: a partial acknowledgment deflates the window by what
                 // it acknowledges, and adds back a segment for the one sent again.
                 *inflation = inflation.saturating_sub(acked);
@@ -152,7 +175,11 @@ mod tests {
 
         assert_eq!(recovery.on_new_ack(una + 200, 200, MSS), Reaction::Retransmit);
         assert_eq!(recovery.inflation(MSS), 3 * MSS);
-        assert_eq!(recovery.on_new_ack(sent, 800, MSS), Reaction::Nothing);
+        assert!(!recovery.keeps_timer(), "the first resets it");
+        assert_eq!(recovery.on_new_ack(una + 300, 100, MSS), Reaction::Retransmit);
+        assert!(recovery.keeps_timer());
+        assert_eq!(recovery.on_new_ack(sent, 700, MSS), Reaction::Nothing);
+        assert!(!recovery.keeps_timer());
         assert_eq!(recovery.inflation(MSS), 0);
         assert_eq!(recovery.on_new_ack(sent + 100, 100, MSS), Reaction::Grow);
     }

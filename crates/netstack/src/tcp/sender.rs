@@ -339,11 +339,11 @@ impl Sender {
             Reaction::EnterRecovery | Reaction::Nothing => {}
         }
         // RFC 6298 sections 5.2 and 5.3.
-        self.timer = if self.una == self.max {
-            Timer::Idle
-        } else {
-            Timer::Retransmit(now + self.rtt.rto())
-        };
+        if self.una == self.max {
+            self.timer = Timer::Idle;
+        } else if !self.recovery.keeps_timer() {
+            self.timer = Timer::Retransmit(now + self.rtt.rto());
+        }
         Acknowledged { bytes, fin }
     }
 
@@ -391,7 +391,8 @@ impl Sender {
         if len % self.mss != 0 {
             self.small_end = self.small_end.max(end);
         }
-        if self.retransmit || !matches!(self.timer, Timer::Retransmit(_)) {
+        let resets = self.retransmit && !self.recovery.keeps_timer();
+        if resets || !matches!(self.timer, Timer::Retransmit(_)) {
             self.timer = Timer::Retransmit(now + self.rtt.rto());
         }
         self.retransmit = false;

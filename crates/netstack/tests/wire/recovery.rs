@@ -116,6 +116,19 @@ fn several_losses_in_a_window_take_a_round_trip_each() {
 }
 
 #[test]
+fn many_losses_do_not_take_a_round_trip_each() {
+    // RFC 6582 section 4: one by one they would take 76 round trips, with a delayed acknowledgment
+    // in each, since the receiver has nothing that is out of order.
+    let lost: Vec<u64> = (74..150).collect();
+    let outcome = send(150 * MSS, &[&[70], &lost[..]].concat());
+    assert_eq!(outcome.statistics.fast_retransmits, 1);
+    assert_eq!(outcome.statistics.retransmission_timeouts, 1);
+    let [.., last] = outcome.sent[..] else { panic!("nothing was sent") };
+    let took = last.at - outcome.sent[0].at;
+    assert!(took < 30 * RTT, "{took:?}: a timeout of 240 ms, and slow start");
+}
+
+#[test]
 fn the_last_segment_waits_for_the_timer() {
     let outcome = send(10 * MSS, &[9]);
     let [.., first, second] = outcome.sent[..] else { panic!("at least two segments") };

@@ -96,7 +96,7 @@ impl TcpStream {
 
     fn peek_with(&self, buffer: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
         let (mut call, mut waiting) = self.begin_receive(flags)?;
-        let request = self.request(&mut call, flags);
+        let request = self.request(&mut call, flags, waiting.may_wait);
         loop {
             let conditions = waiting.conditions(&mut call);
             match call.core().peek(self.id, buffer, request, conditions) {
@@ -112,7 +112,7 @@ impl TcpStream {
     /// Receives into `destination`. Returns only when no piece of it is out, or the engine is lost.
     fn receive(&self, destination: Destination, flags: RecvFlags) -> io::Result<usize> {
         let (mut call, mut waiting) = self.begin_receive(flags)?;
-        let request = self.request(&mut call, flags);
+        let request = self.request(&mut call, flags, waiting.may_wait);
         let mut receive = Posted::new(call, self.id, destination, request);
         loop {
             let Posted { call, id, .. } = &mut receive;
@@ -147,9 +147,10 @@ impl TcpStream {
         Ok((call, Waiting { may_wait, deadline, interrupted: false }))
     }
 
-    fn request(&self, call: &mut Call<'_>, flags: RecvFlags) -> Request {
+    fn request(&self, call: &mut Call<'_>, flags: RecvFlags, may_wait: bool) -> Request {
         let low_water = call.core().stack.low_water(self.id);
-        Request { flags, low_water, copybreak: self.tcp_dma_copybreak() }
+        let waiting = if may_wait { netdma::Waiting::ForMore } else { netdma::Waiting::Never };
+        Request { flags, low_water, copybreak: self.tcp_dma_copybreak(), waiting }
     }
 }
 

@@ -32,9 +32,11 @@ fn compare(kernel: &Kernel, ours: &Ours, script: &[Step]) {
 }
 
 fn both(scripts: &[&[Step]]) {
-    let (kernel, ours) = (Kernel::new(), Ours::new());
-    for script in scripts {
-        compare(&kernel, &ours, script);
+    let kernel = Kernel::new();
+    for ours in Ours::all() {
+        for script in scripts {
+            compare(&kernel, &ours, script);
+        }
     }
 }
 
@@ -255,9 +257,11 @@ mod scripts {
 fn random_scripts() {
     let cases = std::env::var("IOAT_TEST_CASES")
         .map_or(300, |cases| cases.parse().expect("IOAT_TEST_CASES is a number"));
-    let (kernel, ours) = (Kernel::new(), Ours::new());
-    for seed in 0..cases {
-        let script = script::random(&mut Random(seed));
-        compare(&kernel, &ours, &script);
+    let kernel = Kernel::new();
+    for ours in Ours::all() {
+        for seed in 0..cases {
+            let script = script::random(&mut Random(seed));
+            compare(&kernel, &ours, &script);
+        }
     }
 }

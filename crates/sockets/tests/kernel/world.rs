@@ -4,13 +4,18 @@ use std::{
     io,
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener as StdListener, TcpStream as StdStream},
     os::fd::AsRawFd,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use dmaengine::Arena;
+use dmaengine::{Arena, DmaDevice, Registry};
 use netdev::{BufferCounts, Wire, WireConfig};
+use netdma::Copybreak;
 use netstack::Ipv4Cidr;
 use sockets::{Config, RecvFlags, SendFlags, Stack, TcpListener, TcpStream};
+
+#[path = "../pair/failing.rs"]
+mod failing;
 
 /// How long anything here may take before it counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -240,7 +245,7 @@ impl Connection for KernelConnection {
     }
 }
 
-/// Ours: two stacks with a wire between them. The CPU copies.
+/// Ours: two stacks with a wire between them.
 pub(crate) struct Ours {
     client: Stack,
     server: Stack,
@@ -250,7 +255,12 @@ pub(crate) struct Ours {
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 7);
 
 impl Ours {
-    pub(crate) fn new() -> Self {
+    /// One for which the CPU copies, and one with an engine that fails at random.
+    pub(crate) fn all() -> [Self; 2] {
+        [None, Some(failing::device(2))].map(Self::new)
+    }
+
+    fn new(device: Option<Arc<dyn DmaDevice>>) -> Self {
         let wire = WireConfig {
             buffers: BufferCounts { small: 2048, large: 32 },
             ..WireConfig::default()
@@ -259,10 +269,17 @@ impl Ours {
         let (a, b) = Wire::pair(&arena, &wire).unwrap();
         let config = |host| {
             let address = Ipv4Addr::new(10, 0, 0, host);
-            Config::new(Ipv4Cidr { address, prefix_len: 24 })
+            let network = Ipv4Cidr { address, prefix_len: 24 };
+            Config { copybreak: Copybreak::Bytes(0), ..Config::new(network) }
         };
+        let engine = device.map(|device| {
+            device.map(&arena).unwrap();
+            let registry = Registry::new();
+            registry.register(device);
+            registry.request("dma0chan0").unwrap()
+        });
         let client = Stack::start(Box::new(a), None, &config(1)).unwrap();
-        let server = Stack::start(Box::new(b), None, &config(2)).unwrap();
+        let server = Stack::start(Box::new(b), engine, &config(2)).unwrap();
         let listener = TcpListener::bind(&server, SERVER).unwrap();
         listener.set_nonblocking(true).unwrap();
         Self { client, server, listener }

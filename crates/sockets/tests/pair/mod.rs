@@ -14,6 +14,8 @@ use netdma::Copybreak;
 use netstack::Ipv4Cidr;
 use sockets::{Config, Stack, TcpListener, TcpStream};
 
+mod failing;
+
 const PORT: u16 = 7;
 pub(crate) const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), PORT);
 
@@ -24,7 +26,15 @@ fn config(host: u8) -> Config {
     config
 }
 
-/// A client's and a server's stack. The server copies with a thread.
+/// What the server copies with: a thread, which fails in the crate `failing`.
+fn device() -> Arc<dyn DmaDevice> {
+    match env!("CARGO_CRATE_NAME") {
+        "failing" => failing::device(1),
+        _ => Arc::new(ThreadsDevice::new(1)),
+    }
+}
+
+/// A client's and a server's stack.
 pub(crate) fn pair() -> (Stack, Stack) {
     let (client, server, _arena) = pair_with_arena();
     (client, server)
@@ -32,11 +42,14 @@ pub(crate) fn pair() -> (Stack, Stack) {
 
 /// As [`pair`], with some room in an arena that the server's engine can reach.
 pub(crate) fn pair_with_arena() -> (Stack, Stack, Arena) {
-    let wire =
-        WireConfig { buffers: BufferCounts { small: 2048, large: 128 }, ..WireConfig::default() };
+    let buffers = BufferCounts { small: 2048, large: 128 };
+    pair_on(device(), &WireConfig { buffers, ..WireConfig::default() })
+}
+
+/// As [`pair_with_arena`], with this wire, and this device for the server.
+pub(crate) fn pair_on(device: Arc<dyn DmaDevice>, wire: &WireConfig) -> (Stack, Stack, Arena) {
     let arena = Arena::new(2 * wire.arena_len() + (4 << 20)).unwrap();
-    let (a, b) = Wire::pair(&arena, &wire).unwrap();
-    let device = Arc::new(ThreadsDevice::new(1));
+    let (a, b) = Wire::pair(&arena, wire).unwrap();
     device.map(&arena).unwrap();
     let registry = Registry::new();
     registry.register(device);

@@ -1,12 +1,16 @@
 //! What a plan has in store for each operation.
 
-use super::plan::{Delay, Fault, Start, When};
+use super::{
+    orders::FaultOrders,
+    plan::{Delay, Fault, Start, When},
+};
 use crate::random::SplitMix64;
 
 /// The rules of a plan, at work on one channel.
 #[derive(Debug)]
 pub(super) struct Fates {
     rules: Vec<(Strikes, Fault)>,
+    orders: Option<FaultOrders>,
     scribbles: Option<Strikes>,
 }
 
@@ -37,13 +41,14 @@ impl Fates {
     /// `random` gives the seeds of the rules' own numbers.
     pub(super) fn new(
         rules: &[(When, Fault)],
+        orders: Option<FaultOrders>,
         scribbles: Option<When>,
         random: &mut SplitMix64,
     ) -> Self {
         let mut strikes =
             |when| Strikes { when, random: SplitMix64::new(random.next()), count: 0, left: 0 };
         let rules = rules.iter().map(|&(when, fault)| (strikes(when), fault)).collect();
-        Self { rules, scribbles: scribbles.map(strikes) }
+        Self { rules, orders, scribbles: scribbles.map(strikes) }
     }
 
     /// The next operation's.
@@ -51,22 +56,27 @@ impl Fates {
         let scribble = self.scribbles.as_mut().is_some_and(Strikes::next);
         let mut fate = Fate { scribble, ..Fate::default() };
         for (strikes, fault) in &mut self.rules {
-            if !strikes.next() {
-                continue;
-            }
-            match *fault {
-                Fault::Delay(delay) => {
-                    fate.delay.get_or_insert(delay);
-                }
-                Fault::Fail(status) | Fault::Halt(status) if status.is_done() => {}
-                fault => {
-                    if fate.fault.is_none_or(|other| other.rank() < fault.rank()) {
-                        fate.fault = Some(fault);
-                    }
-                }
+            if strikes.next() {
+                fate.meets(*fault);
             }
         }
+        if let Some(fault) = self.orders.as_ref().and_then(FaultOrders::take) {
+            fate.meets(fault);
+        }
         fate
+    }
+}
+
+impl Fate {
+    fn meets(&mut self, fault: Fault) {
+        match (fault, self.fault) {
+            (Fault::Delay(delay), _) => {
+                self.delay.get_or_insert(delay);
+            }
+            (Fault::Fail(status) | Fault::Halt(status), _) if status.is_done() => {}
+            (fault, Some(other)) if other.rank() >= fault.rank() => {}
+            (fault, _) => self.fault = Some(fault),
+        }
     }
 }
 
@@ -94,7 +104,7 @@ mod tests {
     use crate::Status;
 
     fn fates(rules: &[(When, Fault)], seed: u64, count: usize) -> Vec<Option<Fault>> {
-        let mut fates = Fates::new(rules, None, &mut SplitMix64::new(seed));
+        let mut fates = Fates::new(rules, None, None, &mut SplitMix64::new(seed));
         (0..count).map(|_| fates.next().fault).collect()
     }
 
@@ -121,11 +131,11 @@ mod tests {
             (When::ALWAYS, Fault::Fail(Status::WriteError)),
         ];
         let mut random = SplitMix64::new(0);
-        let fate = Fates::new(&rules, Some(When::at(1)), &mut random).next();
+        let fate = Fates::new(&rules, None, Some(When::at(1)), &mut random).next();
         let delay = Some(Delay::Polls(2));
         assert_eq!(fate, Fate { delay, fault: Some(Fault::Lose), scribble: true });
         let halt = [(When::ALWAYS, Fault::Halt(Status::Success))];
-        let fate = Fates::new(&halt, None, &mut random).next();
+        let fate = Fates::new(&halt, None, None, &mut random).next();
         assert_eq!(fate, Fate::default(), "success is no failure");
     }
 

@@ -1,9 +1,6 @@
 //! Which parts of a heap's memory are taken: a bitmap that threads change without a lock.
 
-#[cfg(all(test, loom))]
-use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-#[cfg(not(all(test, loom)))]
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use super::sync::{AtomicU64, AtomicUsize, Ordering};
 
 /// Bits of a word.
 pub(super) const BITS: usize = u64::BITS as usize;
@@ -173,7 +170,5 @@ fn masks(first: usize, units: usize) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-#[cfg(all(test, loom))]
-mod model;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -1,10 +1,11 @@
 //! A heap's arena: its memory and which of it is taken.
 
-use std::{alloc::Layout, ptr::NonNull, sync::atomic::AtomicU64};
+use std::{alloc::Layout, ptr::NonNull};
 
 use super::{
     blocks::{BITS, Blocks, Claim},
     pages,
+    sync::AtomicU64,
 };
 
 /// The least that memory is divided into, in bytes: at most a fifth of a block is lost by rounding

@@ -175,6 +175,11 @@ impl Contestant {
         }
     }
 
+    /// What `auto` knows of it.
+    pub(super) fn policy(&self) -> sockets::Policy {
+        self.receiver.policy()
+    }
+
     pub(super) const fn is_null(&self) -> bool {
         !self.copies
     }

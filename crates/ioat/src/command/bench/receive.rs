@@ -80,7 +80,7 @@ enum Touch {
     Yes,
 }
 
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(in crate::command) fn parse_bytes(text: &str) -> Result<u64, String> {
     match size::parse(text)? {
         bytes @ 1..=LONGEST_STREAM => Ok(bytes),
         _ => Err("it must be from 1 byte to 1T".into()),
@@ -175,7 +175,7 @@ impl Receive {
     }
 }
 
-fn failure(error: Error) -> Failure {
+pub(in crate::command) fn failure(error: Error) -> Failure {
     let message = error.to_string();
     match error {
         Error::Transfer { .. } => Failure::Failed(message),

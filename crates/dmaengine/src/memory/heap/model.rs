@@ -2,9 +2,18 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p dmaengine --release --lib model`
 
+#[path = "blocks.rs"]
+#[expect(dead_code, reason = "the model uses a part")]
+mod blocks;
+
+/// What the bitmap is built of, here.
+mod sync {
+    pub(super) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+}
+
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 
-use super::*;
+use self::{blocks::Blocks, sync::AtomicU64};
 
 struct Memory {
     blocks: Blocks<Box<[AtomicU64]>>,

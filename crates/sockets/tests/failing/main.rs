@@ -1,0 +1,16 @@
+//! The suites of streams once more, on an engine that delays, fails, halts, hangs and vanishes at
+//! random: their `pair` sees which crate it is in.
+
+#![allow(
+    clippy::duplicate_mod,
+    reason = "each suite has its `pair`, here as in a crate of its own"
+)]
+
+#[path = "../blocking.rs"]
+mod blocking;
+#[path = "../nonblocking.rs"]
+mod nonblocking;
+#[path = "../posted.rs"]
+mod posted;
+#[path = "../shared.rs"]
+mod shared;
