@@ -47,6 +47,16 @@ pub enum MapError {
         /// The first IOVA of the range.
         iova: u64,
     },
+    /// The engine pins memory that forked children have a copy of, and the kernel is one that may give
+    /// the pinned pages to the child ([`Heap`](crate::Heap#forked-children)).
+    #[error(
+        "Linux {release} may take pinned memory away from a process that forks: use Linux 5.10 or \
+         newer, or memory that children do not inherit"
+    )]
+    Inherited {
+        /// The version of the kernel.
+        release: String,
+    },
     /// The operating system refused.
     #[error(
         "the system did not map the memory for the device ({0}): raise the limit on locked memory \

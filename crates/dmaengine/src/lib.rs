@@ -53,7 +53,7 @@
 //!
 //! * [`PacketBuf`]: a shared, read-only packet in an [`Arena`]; what a network link receives into;
 //! * [`DmaBuf`]: a buffer that an application asks for, in an [`Arena`] too;
-//! * `Vec<u8>`, for engines of process addresses;
+//! * `Vec<u8>`, for engines of process addresses, and for all if the [`Heap`] is the allocator;
 //! * [`Target`]: somebody else's `&mut [u8]`, for the length of one [`lend`] call, which cannot
 //!   return while any piece of it is still out; or an owned buffer in pieces, which a [`Loan`] gives
 //!   back when the last of them is gone. It lets a receive call's buffer pass through many
@@ -71,7 +71,8 @@
 //! The interface speaks process addresses. An engine that takes IOVAs ([`Addressing::Iova`])
 //! translates within the arenas that were [mapped](DmaDevice::map) for it, and refuses other
 //! memory with [`SubmitError::Unreachable`]; the caller then copies with the CPU, or has put
-//! [`Fallback`] over the device.
+//! [`Fallback`] over the device. With [`Heap`] as its global allocator a program's ordinary buffers
+//! are in such an arena. What can be a target and what cannot, and why, is told by [`reach`].
 //!
 //! # Ownership rules, per descriptor
 //!
@@ -101,6 +102,7 @@ mod operation;
 mod puppet;
 mod queue;
 mod random;
+pub mod reach;
 mod registry;
 mod scope;
 mod segmented;
@@ -122,7 +124,7 @@ pub use layer::{
     When,
 };
 pub use memory::{
-    Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, Loan,
+    Arena, ArenaError, ArenaFull, Coherent, DmaBuf, DmaSlice, DmaSource, DmaTarget, Heap, Loan,
     PacketBuf, PacketBufMut, PacketPool, PacketSlice, Target, lend,
 };
 pub use operation::{Flags, Operation, OperationKind, Segment, SegmentMut, pieces};

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bind;
+mod causes;
 mod demo;
 mod devices;
 mod dmatest;

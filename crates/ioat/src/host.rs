@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dmaengine::{
-    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, Kind, LookupError, MapError, Registry,
+    Arena, ArenaError, ArenaFull, DmaBuf, DmaDevice, Heap, Kind, LookupError, MapError, Registry,
 };
 use netdev::{Link, Tap, TapConfig};
 use netstack::Ipv4Cidr;
@@ -144,7 +144,32 @@ impl Host {
         &self.interface
     }
 
-    /// A buffer that the engine can fill.
+    /// Lets the engine reach the program's heap from now on, so that it can fill ordinary buffers:
+    /// `heap` is the program's global allocator.
+    ///
+    /// ```
+    /// use ioat::host::Host;
+    /// use dmaengine::Heap;
+    ///
+    /// #[global_allocator]
+    /// static HEAP: Heap = Heap::new();
+    ///
+    /// fn receive(host: &Host) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    ///     host.map_heap(&HEAP)?;
+    ///     let buffer = vec![0; 65536];
+    ///     // … read into it from a stream of `host.stack()`.
+    ///     Ok(buffer)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Memory`] and [`OpenError::Map`]. Such buffers are then filled by the CPU.
+    pub fn map_heap(&self, heap: &'static Heap) -> Result<(), OpenError> {
+        Ok(self.device.map(&heap.arena()?)?)
+    }
+
+    /// A buffer that the engine can fill, whatever the program's allocator is.
     ///
     /// # Errors
     ///

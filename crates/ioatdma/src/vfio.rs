@@ -38,6 +38,7 @@
 
 mod config;
 mod error;
+mod fork;
 mod info;
 mod interrupts;
 mod ioctl;
@@ -209,6 +210,7 @@ impl Bar for Opened {
 // to it, which is dropped after the function's file was closed (see the fields of `Opened`).
 unsafe impl Platform for Opened {
     fn map(&self, arena: &Arena) -> Result<u64, MapError> {
+        fork::check(arena)?;
         Ok(self.mappings.map(arena)?)
     }
 

@@ -27,8 +27,9 @@ use crate::{
 /// comes back under the rules of [`TcpStream::recv`]; with [`RecvFlags::WAITALL`], when it is full.
 ///
 /// Buffers of an [`Arena`](dmaengine::Arena) that is mapped for the engine ([`DmaBuf`]) can be
-/// reached by every engine; a `Vec` by those that take process addresses, and is filled by the CPU
-/// otherwise.
+/// reached by every engine; so can a `Vec` if the program's allocator is the
+/// [`Heap`](dmaengine::Heap) and that is mapped; otherwise by engines that take process addresses,
+/// and the CPU fills it in place of others.
 ///
 /// ```
 /// # use sockets::{ReceiveRing, TcpStream};

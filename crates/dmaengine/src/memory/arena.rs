@@ -31,6 +31,14 @@ pub enum ArenaError {
         /// The length asked for, in bytes.
         len: usize,
     },
+    /// Memory that is not made of whole pages.
+    #[error("{len} bytes at {address:#x} are not whole pages: align both to {PAGE}")]
+    Pages {
+        /// Where it begins.
+        address: usize,
+        /// Its length in bytes.
+        len: usize,
+    },
     /// `memfd_create`, or setting the file's length, failed.
     #[error("cannot create the memory file ({0}): raise the limit on open files or on memory")]
     File(#[source] io::Error),
@@ -81,10 +89,38 @@ pub struct Arena {
 
 /// The memory, and which parts of it are free.
 struct Region {
-    mapping: Mapping,
+    memory: Memory,
     free: Mutex<FreeExtents>,
     /// Who has the mapping: not a forked child.
     owner: Owner,
+}
+
+enum Memory {
+    /// Unmapped with the region.
+    Own(Mapping),
+    /// Somebody else's, until the process ends.
+    Permanent(NonNull<[u8]>),
+}
+
+// SAFETY: the memory is the process's, and nothing here accesses its bytes.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    const fn base(&self) -> NonNull<u8> {
+        match self {
+            Self::Own(mapping) => mapping.base(),
+            Self::Permanent(memory) => memory.cast(),
+        }
+    }
+
+    const fn len(&self) -> usize {
+        match self {
+            Self::Own(mapping) => mapping.len(),
+            Self::Permanent(memory) => memory.len(),
+        }
+    }
 }
 
 impl Arena {
@@ -111,26 +147,65 @@ impl Arena {
     fn with_pages(len: usize, huge_pages: bool) -> Result<Self, ArenaError> {
         let mapping = Mapping::new(len, huge_pages)?;
         let (free, owner) = (Mutex::new(FreeExtents::new(len)), Owner::current());
-        Ok(Self { region: Arc::new(Region { mapping, free, owner }) })
+        Ok(Self { region: Arc::new(Region { memory: Memory::Own(mapping), free, owner }) })
+    }
+
+    /// An arena over memory of the program's own, which engines can then be given like any other:
+    /// a static, or a mapping that is never taken back. Nothing can be [allocated](Self::alloc) from
+    /// it; that its bytes may be a target is between the program and the engine, as always.
+    ///
+    /// It is the only memory of a program's own that an engine with IOVAs can be given. Why that is
+    /// so, and other memory is copied to by the CPU, is told by [`reach`](crate::reach).
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Length`] if it is empty, [`ArenaError::Pages`] if it is not made of whole pages
+    /// of 4 KiB.
+    ///
+    /// # Safety
+    ///
+    /// The memory is mapped, readable and writable, and its pages stay the ones that they are as long
+    /// as the process exists. So nobody calls `munmap`, `mremap`, or `mmap` over it, nor `madvise`
+    /// with `MADV_DONTNEED`, `MADV_FREE` or `MADV_REMOVE`; and if it is a file's, nobody truncates
+    /// the file or punches holes in it.
+    pub unsafe fn permanent(memory: NonNull<[u8]>) -> Result<Self, ArenaError> {
+        let len = memory.len();
+        if len == 0 {
+            return Err(ArenaError::Length { len });
+        }
+        let address = memory.addr().get();
+        if !address.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) {
+            return Err(ArenaError::Pages { address, len });
+        }
+        let (memory, free) = (Memory::Permanent(memory), Mutex::new(FreeExtents::default()));
+        Ok(Self { region: Arc::new(Region { memory, free, owner: Owner::current() }) })
     }
 
     /// The address of the first byte: a multiple of the page size.
     #[must_use]
     pub fn base(&self) -> *const u8 {
-        self.region.mapping.base().as_ptr()
+        self.region.memory.base().as_ptr()
     }
 
     /// The length in bytes.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "an arena is never empty")]
     pub fn len(&self) -> usize {
-        self.region.mapping.len()
+        self.region.memory.len()
     }
 
     /// Whether it lies on reserved huge pages (hugetlbfs). Transparent ones are not counted.
     #[must_use]
     pub fn huge_pages(&self) -> bool {
-        self.region.mapping.huge_pages()
+        matches!(&self.region.memory, Memory::Own(mapping) if mapping.huge_pages())
+    }
+
+    /// Whether forked children have a copy of the memory, or share it: that of a
+    /// [heap](crate::Heap), or other [permanent](Self::permanent) memory. For an engine that pins it
+    /// that takes a kernel which leaves pinned pages with the parent.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        matches!(self.region.memory, Memory::Permanent(_))
     }
 
     /// Whether `len` bytes from `address` on all lie in this arena.
@@ -144,6 +219,7 @@ impl Arena {
     }
 
     /// The memory file, for a device in another process (vfio-user). Offset 0 is [`base`](Self::base).
+    /// `None` for [permanent](Self::permanent) memory.
     ///
     /// # Safety
     ///
@@ -151,8 +227,11 @@ impl Arena {
     /// [`Coherent`] memory.
     #[must_use]
     #[cfg(not(miri))]
-    pub unsafe fn memfd(&self) -> BorrowedFd<'_> {
-        self.region.mapping.file()
+    pub unsafe fn memfd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.region.memory {
+            Memory::Own(mapping) => Some(mapping.file()),
+            Memory::Permanent(_) => None,
+        }
     }
 
     /// Takes a buffer of `len` bytes out of the arena. It starts at a cache line, from 4 KiB up at a
@@ -225,9 +304,11 @@ impl Drop for Region {
             // A child has nothing there, or by now something else.
             return;
         }
-        // SAFETY: this is the owner's only `drop`. Every block holds an `Arc` of this, so no pointer
-        // into the mapping is left.
-        unsafe { self.mapping.unmap() };
+        if let Memory::Own(mapping) = &mut self.memory {
+            // SAFETY: this is the owner's only `drop`. Every block holds an `Arc` of this, so no
+            // pointer into the mapping is left.
+            unsafe { mapping.unmap() };
+        }
     }
 }
 
@@ -242,7 +323,7 @@ impl Block {
     /// The first byte. The block's bytes are initialised (the kernel zeroes the mapping).
     pub(super) fn pointer(&self) -> NonNull<u8> {
         // SAFETY: the offset was allocated within the mapping.
-        unsafe { self.region.mapping.base().add(self.offset) }
+        unsafe { self.region.memory.base().add(self.offset) }
     }
 
     /// The length in bytes, at least what was asked for.
@@ -302,6 +383,30 @@ mod tests {
     }
 
     #[test]
+    fn permanent_memory_is_whole_pages_and_has_nothing_to_give() {
+        #[repr(align(4096))]
+        struct Pages([u8; 2 * PAGE]);
+        static PAGES: Pages = Pages([0; 2 * PAGE]);
+
+        let part = |from: usize, len| {
+            let start = NonNull::from(&PAGES.0[from]);
+            // SAFETY: a static stays, and no engine gets to know this one.
+            unsafe { Arena::permanent(NonNull::slice_from_raw_parts(start, len)) }
+        };
+        let arena = part(0, 2 * PAGE).unwrap();
+        assert!(arena.contains(PAGES.0.as_ptr(), 2 * PAGE) && arena.is_inherited());
+        assert!(!arena.huge_pages());
+        assert_eq!(arena.alloc(1).unwrap_err(), ArenaFull { len: 1, largest: 0 });
+        for (from, len) in [(0, 100), (100, PAGE)] {
+            assert!(matches!(part(from, len), Err(ArenaError::Pages { .. })));
+        }
+        assert!(matches!(part(0, 0), Err(ArenaError::Length { len: 0 })));
+        assert!(!Arena::new(PAGE).unwrap().is_inherited());
+        drop(arena);
+        assert_eq!(PAGES.0[PAGE], 0, "it is still there");
+    }
+
+    #[test]
     fn impossible_lengths_are_refused() {
         for len in [0, usize::MAX, isize::MAX as usize] {
             assert!(matches!(Arena::new(len), Err(ArenaError::Length { .. })));
@@ -316,7 +421,7 @@ mod tests {
         let mut buffer = arena.alloc(16).unwrap();
         buffer.copy_from_slice(b"0123456789abcdef");
         // SAFETY: the file is only read.
-        let file = unsafe { arena.memfd() };
+        let file = unsafe { arena.memfd() }.unwrap();
         let mut read = [0u8; 16];
         rustix::io::pread(file, &mut read, (buffer.as_ptr().addr() - arena.base().addr()) as u64)
             .unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 ///
 /// First fit keeps what lives long at the front. Allocation is for buffers and pools, never for a
 /// packet, so a walk over the free parts is cheap enough.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct FreeExtents {
     /// Offset to length. No two extents touch.
     extents: BTreeMap<usize, usize>,

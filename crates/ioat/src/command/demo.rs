@@ -10,10 +10,11 @@ use ioat::{
     lab::{Copied, Namespace, Placement, Receiver, StackReceiver, Transfer, VethBaseline},
     measure::{Measured, Spread},
 };
+use netdma::CpuCause;
 use netstack::Ipv4Cidr;
 use serde::Serialize;
 
-use super::{machine, print_json, progress};
+use super::{causes::Causes, machine, print_json, progress};
 use crate::{failure::Failure, size};
 
 /// Shows the whole system at work on this machine: the Linux kernel's TCP sends, and receivers take
@@ -77,6 +78,8 @@ struct Row {
     /// Mean of the timed rounds, as is the next.
     bytes_by_engine: u64,
     bytes_by_cpu: u64,
+    /// The same by cause.
+    bytes_by_cpu_by_cause: Causes,
     verified: bool,
 }
 
@@ -144,6 +147,7 @@ struct Round {
     measured: Measured,
     sender_cpu: Duration,
     copied: Copied,
+    causes: Causes,
 }
 
 impl Contestant {
@@ -181,7 +185,7 @@ impl Contestant {
     fn round(&mut self, transfer: Transfer, bar: &ProgressBar) -> Result<(), Failure> {
         let what = if transfer.checked { "checking" } else { "timing" };
         bar.set_message(format!("{what} {}", self.name));
-        let before = self.receiver.copied();
+        let before = self.receiver.copied().zip(self.causes());
         let (measured, sent) = transfer
             .run(&*self.receiver, &mut self.buffer, |len| bar.inc(len as u64))
             .map_err(|error| Failure::Failed(format!("{}: {error}", self.name)))?;
@@ -190,12 +194,19 @@ impl Contestant {
             return Ok(());
         }
         // Linux keeps no account: its receiver's CPU copies every byte.
-        let all_by_cpu =
-            Copied { by_engine: 0, by_cpu: measured.bytes, engine_cpu: Duration::ZERO };
-        let after = self.receiver.copied();
-        let copied = after.zip(before).map_or(all_by_cpu, |(after, before)| after - before);
-        self.rounds.push(Round { measured, sender_cpu: sent.cpu_time, copied });
+        let by_cpu = measured.bytes;
+        let all_by_cpu = Copied { by_engine: 0, by_cpu, engine_cpu: Duration::ZERO };
+        let after = self.receiver.copied().zip(self.causes());
+        let (copied, causes) = after.zip(before).map_or_else(
+            || (all_by_cpu, Causes::only(CpuCause::NoEngine, by_cpu)),
+            |(after, before)| (after.0 - before.0, after.1.since(before.1)),
+        );
+        self.rounds.push(Round { measured, sender_cpu: sent.cpu_time, copied, causes });
         Ok(())
+    }
+
+    fn causes(&self) -> Option<Causes> {
+        self.receiver.counters().as_ref().map(Causes::of)
     }
 
     fn row(&self) -> Row {
@@ -212,6 +223,7 @@ impl Contestant {
             sender_cpu_s_per_gb: spread(|round| round.measured.s_per_gb(round.sender_cpu)),
             bytes_by_engine: mean(|round| round.copied.by_engine),
             bytes_by_cpu: mean(|round| round.copied.by_cpu),
+            bytes_by_cpu_by_cause: Causes::mean(self.rounds.iter().map(|round| round.causes)),
             verified: self.verified,
         }
     }
@@ -245,6 +257,9 @@ impl Document {
                 100.0 * row.bytes_by_engine as f64 / *bytes as f64,
                 if row.verified { "yes" } else { "no" },
             );
+        }
+        for row in rows.iter().filter(|row| row.bytes_by_engine > 0 && row.bytes_by_cpu > 0) {
+            println!("{}: copied by the CPU, in bytes: {}", row.name, row.bytes_by_cpu_by_cause);
         }
         println!();
         if let [linux, cpu, engines @ ..] = &rows[..] {

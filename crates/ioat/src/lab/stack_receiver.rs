@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use netdma::Counters;
 use sockets::{
     Policy, PollEvents, PollFlags, Poller, ReceiveRing, Received, TcpListener, TcpStream, Trigger,
 };
@@ -72,6 +73,10 @@ impl Receiver for StackReceiver {
             engine_cpu: self.host.device().cpu_time().unwrap_or_default(),
         })
     }
+
+    fn counters(&self) -> Option<Counters> {
+        Some(self.host.stack().statistics().offload)
+    }
 }
 
 /// A program that receives in a way of its own.
@@ -126,6 +131,10 @@ impl Receiver for Program<'_> {
 
     fn copied(&self) -> Option<Copied> {
         self.receiver.copied()
+    }
+
+    fn counters(&self) -> Option<Counters> {
+        self.receiver.counters()
     }
 }
 

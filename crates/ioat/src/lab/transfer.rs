@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddrV4, ops::Sub, sync::Arc, time::Duration};
 
+use netdma::Counters;
+
 use super::{Pattern, PeerNamespace, Sender, SenderConfig, SenderError, Sent};
 use crate::measure::{Measured, Pieces, receive_all};
 
@@ -23,6 +25,9 @@ pub trait Receiver {
 
     /// Who copied received bytes to their readers so far; `None` if it keeps no account.
     fn copied(&self) -> Option<Copied>;
+
+    /// All that its offload counts; `None` if it has none.
+    fn counters(&self) -> Option<Counters>;
 }
 
 /// Who copied received bytes.

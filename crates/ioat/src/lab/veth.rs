@@ -9,6 +9,8 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use netdma::Counters;
+
 use super::{Copied, NamespaceError, PeerNamespace, Receiver};
 use crate::{
     measure::{Pieces, Reads},
@@ -99,6 +101,10 @@ impl Receiver for VethBaseline {
     }
 
     fn copied(&self) -> Option<Copied> {
+        None
+    }
+
+    fn counters(&self) -> Option<Counters> {
         None
     }
 }

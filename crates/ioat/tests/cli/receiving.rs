@@ -75,6 +75,7 @@ fn files_are_identical_with_every_engine() {
                 let causes = summary["bytes_by_cpu_by_cause"].as_object().unwrap();
                 let of_causes: u64 = causes.values().map(|bytes| bytes.as_u64().unwrap()).sum();
                 assert_eq!(of_causes, summary["bytes_by_cpu"], "{summary}");
+                assert_eq!(causes["not reachable"], 0, "{summary}");
                 assert_eq!((&summary["engine"], &summary["kind"]), (&engine.into(), &kind.into()));
                 assert_eq!(summary["bytes"], len);
                 let by = |who| summary[who].as_u64().unwrap();

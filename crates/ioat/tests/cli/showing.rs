@@ -28,6 +28,7 @@ fn shows(command: &mut Command) {
                 "sender_cpu_s_per_gb",
                 "bytes_by_engine",
                 "bytes_by_cpu",
+                "bytes_by_cpu_by_cause",
                 "verified",
             ],
         );
@@ -37,6 +38,9 @@ fn shows(command: &mut Command) {
         assert!(row["receiver_cpu_s_per_gb"].as_f64() > Some(0.0), "{row}");
         let by = |who: &str| row[who].as_u64().unwrap();
         assert_eq!(by("bytes_by_engine") + by("bytes_by_cpu"), bytes, "{row}");
+        let causes = row["bytes_by_cpu_by_cause"].as_object().unwrap().values();
+        assert_eq!(causes.map(|bytes| bytes.as_u64().unwrap()).sum::<u64>(), by("bytes_by_cpu"));
+        assert_eq!(row["bytes_by_cpu_by_cause"]["not reachable"], 0, "{row}");
         let offloads = kind != "cpu";
         assert_eq!(by("bytes_by_engine") > 0, offloads, "{row}");
         assert_eq!(row["engine_cpu_s_per_gb"].as_f64() > Some(0.0), offloads, "{row}");
