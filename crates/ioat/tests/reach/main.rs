@@ -90,7 +90,8 @@ fn ordinary_buffers() {
     let counters = world.counters();
     assert_eq!(counters.bytes_by_cpu[CpuCause::Unreachable as usize], 0, "{counters:?}");
     assert_eq!(counters.bytes_by_engine + counters.bytes_by_cpu_total(), LEN, "{counters:?}");
-    assert!(counters.bytes_by_engine > LEN / 2, "{counters:?}");
+    // The rest is the CPU's share of what calls waited for: how much depends on what else runs.
+    assert!(counters.bytes_by_engine > LEN / 20, "{counters:?}");
     assert_eq!(HEAP.overflowed(), 0);
 }
 
