@@ -115,8 +115,9 @@ impl Copies<'_> {
 
     /// Rings the doorbell, if there is something that waits for it.
     fn ring(&mut self) {
-        if std::mem::take(self.issued)
-            && let Ok(engine) = &mut self.engine
+        // What waits may be another receive's: it is not forgotten if this one has no engine.
+        if let Ok(engine) = &mut self.engine
+            && std::mem::take(self.issued)
         {
             engine.issue_pending();
         }

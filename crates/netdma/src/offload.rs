@@ -365,7 +365,8 @@ impl Offload {
             counters.count_end(fallback, bytes);
             if let Some(receive) = receives.get_mut(tag.receive) {
                 receive.in_flight -= 1;
-                self.measured -= usize::from(receive.is_measured());
+                // Not all are counted of a receive that was given to `auto` in the middle.
+                self.measured = self.measured.saturating_sub(usize::from(receive.is_measured()));
                 if receive.in_flight == 0 && receive.ended.is_some() {
                     let since = receive.copying_since.take();
                     counters.wait_time += since.map_or(Duration::ZERO, |since| now - since);

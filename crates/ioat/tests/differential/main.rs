@@ -6,7 +6,7 @@
 //! nothing but who copies. Calls overlap, as those of several threads on one socket do. How long the
 //! engine takes, and whether it fails, stalls or stands still, is its own affair.
 //!
-//! `IOAT_TEST_CASES` is how many scripts run with each engine; 2000 otherwise.
+//! `IOAT_TEST_CASES` is how many scripts run with each engine; 20,000 otherwise.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ mod world;
 
 fn cases() -> u64 {
     std::env::var("IOAT_TEST_CASES")
-        .map_or(2000, |cases| cases.parse().expect("IOAT_TEST_CASES is a number"))
+        .map_or(20_000, |cases| cases.parse().expect("IOAT_TEST_CASES is a number"))
 }
 
 /// One side of the comparison.
