@@ -17,8 +17,10 @@ const MIN_SLOTS: usize = 16;
 /// slots are used than were ever needed at a time, though more are there: those of few operations
 /// stay in the nearest cache.
 ///
-/// The ring grows with the distance between the oldest operation in flight and the newest; on a
-/// channel that completes in order that is the channel's ring at most.
+/// The slots reach from the oldest operation to the newest, whatever has ended between them. An
+/// operation that does not end while others do (its engine hangs, and cannot be stopped) would make
+/// them ever more: when at most half of them are in use, the oldest leaves its slot and is kept
+/// beside them. So there are at most four times as many slots as operations ever were in flight.
 pub(crate) struct InFlight<M> {
     slots: Box<[Slot<M>]>,
     /// Slots in use, from the first on: a power of two, or zero. The operation with cookie `c` is in
@@ -30,6 +32,8 @@ pub(crate) struct InFlight<M> {
     next: Cookie,
     /// Slots between `front` and `next` that are empty: operations that ended before an earlier one.
     ended_early: usize,
+    /// Operations in flight from before `front`, in the order of their submission.
+    overtaken: Vec<Overtaken<M>>,
     /// Completions that named no operation in flight: a driver's or device's defect.
     spurious: u64,
 }
@@ -41,6 +45,14 @@ struct Slot<M> {
     len: usize,
     /// `None` for empty. Outside of `front` and `next` it means nothing.
     kind: Option<OperationKind>,
+}
+
+/// An operation that left its slot.
+struct Overtaken<M> {
+    cookie: Cookie,
+    kind: OperationKind,
+    len: usize,
+    memory: M,
 }
 
 impl<M> Slot<M> {
@@ -59,6 +71,7 @@ impl<M> InFlight<M> {
             front: Cookie::FIRST,
             next: Cookie::FIRST,
             ended_early: 0,
+            overtaken: Vec::new(),
             spurious: 0,
         }
     }
@@ -66,7 +79,7 @@ impl<M> InFlight<M> {
     /// Operations in flight.
     #[inline]
     pub(crate) const fn len(&self) -> usize {
-        self.span() - self.ended_early
+        self.span() - self.ended_early + self.overtaken.len()
     }
 
     #[inline]
@@ -76,7 +89,11 @@ impl<M> InFlight<M> {
 
     /// Whether the operation is in flight.
     pub(crate) fn contains(&self, cookie: Cookie) -> bool {
-        self.distance(cookie) < self.span() && self.slots[self.slot(cookie)].kind.is_some()
+        if self.distance(cookie) < self.span() {
+            self.slots[self.slot(cookie)].kind.is_some()
+        } else {
+            self.find_overtaken(cookie).is_some()
+        }
     }
 
     /// Completions that named no operation in flight.
@@ -185,12 +202,24 @@ impl<M> InFlight<M> {
         each: &mut impl FnMut(Completion, M),
     ) {
         let mut spurious = count as u64;
-        let (mut cookie, end) = (self.front, self.next);
-        while cookie != end {
-            if cookie.get().wrapping_sub(first.get()) < count as u64 && self.contains(cookie) {
-                spurious -= 1;
-                // Its length is the operation's, whatever is said here.
-                self.end(Completion::success(cookie, 0), meter, each);
+        let is_named = |cookie: Cookie| cookie.get().wrapping_sub(first.get()) < count as u64;
+        // The length is the operation's, whatever is said here.
+        let mut end = |in_flight: &mut Self, cookie| {
+            spurious -= 1;
+            in_flight.end(Completion::success(cookie, 0), meter, each);
+        };
+        let mut index = 0;
+        while let Some(&Overtaken { cookie, .. }) = self.overtaken.get(index) {
+            if is_named(cookie) {
+                end(self, cookie);
+            } else {
+                index += 1;
+            }
+        }
+        let (mut cookie, next) = (self.front, self.next);
+        while cookie != next {
+            if is_named(cookie) && self.contains(cookie) {
+                end(self, cookie);
             }
             cookie = cookie.next();
         }
@@ -221,7 +250,7 @@ impl<M> InFlight<M> {
     #[inline]
     fn take(&mut self, cookie: Cookie) -> Option<(OperationKind, usize, M)> {
         if self.distance(cookie) >= self.span() {
-            return None;
+            return self.take_overtaken(cookie);
         }
         let at = self.slot(cookie);
         let slot = &mut self.slots[at];
@@ -247,8 +276,25 @@ impl<M> InFlight<M> {
         }
     }
 
+    /// Where an overtaken operation is. Their distances from the first ascend, also where cookies
+    /// wrap.
+    fn find_overtaken(&self, cookie: Cookie) -> Option<usize> {
+        let first = self.overtaken.first()?.cookie;
+        let distance = |other: Cookie| other.get().wrapping_sub(first.get());
+        let key = distance(cookie);
+        self.overtaken.binary_search_by_key(&key, |overtaken| distance(overtaken.cookie)).ok()
+    }
+
+    #[cold]
+    fn take_overtaken(&mut self, cookie: Cookie) -> Option<(OperationKind, usize, M)> {
+        let index = self.find_overtaken(cookie)?;
+        let Overtaken { kind, len, memory, .. } = self.overtaken.remove(index);
+        Some((kind, len, memory))
+    }
+
     /// Takes out all that is kept, of operations that will not be reported.
     pub(crate) fn drain(&mut self, mut each: impl FnMut(M)) {
+        self.overtaken.drain(..).for_each(|overtaken| each(overtaken.memory));
         while self.front != self.next {
             if let Some((_, _, memory)) = self.take(self.front) {
                 each(memory);
@@ -275,9 +321,21 @@ impl<M> InFlight<M> {
         self.front = cookie;
     }
 
-    /// Makes room for more: twice as much.
+    /// Makes room for one more operation at least.
     #[cold]
     fn make_room(&mut self) {
+        if self.ended_early < self.room.div_ceil(2) || self.room == 0 {
+            return self.double_room();
+        }
+        let cookie = self.front;
+        if let Some((kind, len, memory)) = self.take(cookie) {
+            self.overtaken.push(Overtaken { cookie, kind, len, memory });
+        } else {
+            debug_assert!(false, "the slot at the front is never empty");
+        }
+    }
+
+    fn double_room(&mut self) {
         let (old, new) = (self.room, (self.room * 2).max(MIN_SLOTS));
         if new > self.slots.len() {
             let mut slots = std::mem::take(&mut self.slots).into_vec();
@@ -324,6 +382,7 @@ impl<M> fmt::Debug for InFlight<M> {
             .field("front", &self.front)
             .field("next", &self.next)
             .field("ended_early", &self.ended_early)
+            .field("overtaken", &self.overtaken.len())
             .field("spurious", &self.spurious)
             .finish_non_exhaustive()
     }

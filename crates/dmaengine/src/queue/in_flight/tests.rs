@@ -35,7 +35,7 @@ proptest! {
         strings.set_next(Cookie::new(first));
         let mut in_flight = InFlight::with_capacity(capacity);
         let mut model = BTreeMap::new();
-        let (mut submitted, mut lies) = (0u64, 0);
+        let (mut submitted, mut lies, mut most) = (0u64, 0, 0);
         let (source, mut target) = ([7u8; 4], [0u8; 4]);
         let copy =
             Operation::Memcpy { source: source.as_ptr(), target: target.as_mut_ptr(), len: 4 };
@@ -86,10 +86,42 @@ proptest! {
             prop_assert_eq!(in_flight.len(), model.len());
             prop_assert!(model.values().all(|&cookie| in_flight.contains(cookie)));
             prop_assert_eq!(in_flight.spurious(), lies);
+            most = most.max(model.len());
+            prop_assert!(in_flight.room <= (4 * most).max(MIN_SLOTS));
         }
         let mut left = Vec::new();
         in_flight.drain(|kept| left.push(kept));
         prop_assert_eq!(left, model.into_keys().collect::<Vec<_>>());
         prop_assert!(in_flight.is_empty());
     }
+}
+
+#[test]
+fn one_that_does_not_end_makes_no_room() {
+    let (mut channel, strings) = Puppet::with_ring(64);
+    let mut in_flight = InFlight::with_capacity(0);
+    let (source, mut target) = ([7u8; 4], [0u8; 4]);
+    let copy = Operation::Memcpy { source: source.as_ptr(), target: target.as_mut_ptr(), len: 4 };
+    let mut submit = |in_flight: &mut InFlight<u32>, kept| {
+        // SAFETY: the two outlive the channel, and nobody looks at the target.
+        unsafe { in_flight.submit(&mut channel, &copy, Flags::empty(), kept) }.unwrap();
+        if kept < 2 {
+            return;
+        }
+        // The third in the order of submission: the first two hang.
+        strings.end(2, Status::Success);
+        let mut ended = Vec::new();
+        assert_eq!(in_flight.poll(&mut channel, |_, kept| ended.push(kept)), 1);
+        assert_eq!(ended, [kept]);
+    };
+    for kept in 0..10_000 {
+        submit(&mut in_flight, kept);
+    }
+    assert_eq!((in_flight.len(), in_flight.room, in_flight.slots.len()), (2, MIN_SLOTS, MIN_SLOTS));
+    strings.end(1, Status::Success);
+    let mut ended = Vec::new();
+    in_flight.poll(&mut channel, |_, kept| ended.push(kept));
+    assert_eq!(ended, [1]);
+    in_flight.drain(|kept| ended.push(kept));
+    assert_eq!(ended, [1, 0]);
 }
