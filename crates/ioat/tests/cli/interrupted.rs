@@ -1,16 +1,24 @@
 //! Ctrl-C leaves nothing behind.
 
-use std::{fs, os::unix::process::ExitStatusExt, path::PathBuf};
+use std::{fs, os::unix::process::ExitStatusExt, path::PathBuf, process::Command};
 
 use rustix::process::Signal;
 
-use crate::{Running, STACK, in_namespace, ioat, links_here, waiting::until};
+use crate::{IOAT, Running, STACK, in_namespace, links_here, waiting::until};
+
+/// `ioat` with these arguments, which Ctrl-C ends also if the tests run where it is ignored: in the
+/// background of a shell, whose children inherit that.
+fn interruptible(arguments: &[&str]) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", IOAT]).args(arguments);
+    command
+}
 
 #[test]
 fn recv_leaves_no_link() {
     in_namespace(|| {
         for connected in [false, true] {
-            let mut running = Running::listening(&mut ioat(&["recv", "--listen", STACK]));
+            let mut running = Running::listening(&mut interruptible(&["recv", "--listen", STACK]));
             assert_eq!(links_here(), ["lo", "ioat0"]);
             let _sender = connected.then(|| {
                 let sender = std::net::TcpStream::connect(STACK).unwrap();
@@ -28,7 +36,7 @@ fn recv_leaves_no_link() {
 #[test]
 fn demo_leaves_no_link_and_no_namespace() {
     in_namespace(|| {
-        let running = Running::start(&mut ioat(&["demo", "--bytes", "1T"]));
+        let running = Running::start(&mut interruptible(&["demo", "--bytes", "1T"]));
         // Its last receiver is there.
         until("the demo runs", || running.links().contains(&"ioat2".to_owned()));
         let own = network_namespace(&format!("/proc/{}/ns/net", running.child.id())).unwrap();
