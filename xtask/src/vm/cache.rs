@@ -1,5 +1,6 @@
 //! What the guests are made of, from Debian's packages: QEMU with its libraries, a kernel with its
-//! modules, and Linux's own DMA test, which Debian's kernels lack.
+//! modules, and what Debian's kernels lack, built out of their own sources: Linux's DMA test, and
+//! iommufd with a VFIO that knows it.
 //!
 //! All of it lies in one folder of the cache, made once. The cache is outside the build
 //! (`IOAT_CACHE`, else `ioat` in the user's cache folder), because it does not depend on the sources
@@ -53,20 +54,37 @@ Pin-Priority: 900
 const SETUP: &str = r#"--setup-hook=mkdir -p "$1/etc/apt/preferences.d" &&
     printf %s "$PREFERENCES" > "$1/etc/apt/preferences.d/qemu""#;
 
-/// Builds `dmatest.ko` in the root. The packages were unpacked, not installed: what their scripts
-/// would have done, as far as it is needed, is the first line. At the end what only the build needed
-/// is removed.
+/// Builds modules in the root: `dmatest.ko` and, below `iommufd`, what a kernel with `CONFIG_IOMMUFD`
+/// has. Debian's has not, but its core exports all that iommufd takes, except for a piece of the
+/// interval tree, which becomes a part of the module, without the symbols that the kernel has already.
+/// The packages were unpacked, not installed: what their scripts would have done, as far as it is
+/// needed, are the first lines. At the end what only the build needed is removed.
 const BUILD: &str = r#"
 set -eu
 ln -sf mawk /usr/bin/awk
 kernel=$(ls /usr/lib/modules)
 depmod "$kernel"
 mkdir -p /build
-tar --extract --file /usr/src/linux-source-*.tar.xz --directory /build --wildcards \
-    --no-anchored --occurrence=1 --transform 's,.*/,,' 'drivers/dma/dmatest.c'
-echo 'obj-m := dmatest.o' > /build/Makefile
-make -C "/usr/src/linux-headers-$kernel" M=/build modules
-mv /build/dmatest.ko /boot/
+tar --extract --file /usr/src/linux-source-*.tar.xz --directory /build --strip-components=1 \
+    --wildcards '*/drivers/dma/dmatest.c' '*/drivers/iommu/iommufd/*' '*/drivers/iommu/iommu-priv.h' \
+    '*/drivers/vfio/*' '*/lib/interval_tree.c'
+cd /build
+echo 'obj-m := dmatest.o' > drivers/dma/Makefile
+sed '/^EXPORT_SYMBOL/d' lib/interval_tree.c > drivers/iommu/iommufd/interval_tree.c
+echo 'iommufd-y += interval_tree.o' >> drivers/iommu/iommufd/Makefile
+echo 'obj-y += drivers/dma/ drivers/iommu/iommufd/ drivers/vfio/' > Kbuild
+options='IOMMUFD=m VFIO_DEVICE_CDEV=y VFIO_IOMMU_TYPE1= VFIO_MDEV= VFIO_PLATFORM_BASE= VFIO_FSL_MC=
+    VFIO_CDX= MLX5_VFIO_PCI= HISI_ACC_VFIO_PCI= PDS_VFIO_PCI= VIRTIO_VFIO_PCI= NVGRACE_GPU_VFIO_PCI=
+    QAT_VFIO_PCI='
+make --silent -C "/usr/src/linux-headers-$kernel" M=/build modules $(printf 'CONFIG_%s ' $options) \
+    KCFLAGS='-DCONFIG_IOMMUFD_MODULE -DCONFIG_VFIO_DEVICE_CDEV -DCONFIG_INTERVAL_TREE_SPAN_ITER' \
+    > log 2>&1 || { cat log; exit 1; }
+mkdir -p /boot/iommufd
+modules=$(find . -name '*.ko')
+strip --strip-debug $modules
+mv $modules /boot/iommufd/
+mv /boot/iommufd/dmatest.ko /boot/
+cd /
 rm -rf /build /usr/src /usr/lib/gcc /usr/libexec/gcc /usr/include
 "#;
 

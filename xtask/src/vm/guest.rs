@@ -1,4 +1,7 @@
-//! Inside the guest: the first process, which proves the steps and turns the machine off.
+//! Inside the guest: the first process, which proves the steps and turns the machine off. Here are
+//! those of Linux's driver.
+
+mod ours;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,17 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::proof::{
-    self, DEVICES, Device, FAILED, FAULTY, FINISHED, OURS, OURS_FAULTY, PASSED, STEPS, STOCK,
-};
+pub(super) use self::ours::IOMMUFD_MODULES;
+use super::proof::{self, DEVICES, Device, FAILED, FAULTY, FINISHED, PASSED, STEPS, STOCK};
 use crate::Failed;
 
 /// Copies of each channel in each of dmatest's passes.
 const ITERATIONS: u64 = 2000;
-/// Bytes that each receiver of `ioat demo` gets.
-const DEMO_BYTES: u64 = 16 << 20;
-/// Channels of [`OURS`].
-const OUR_CHANNELS: usize = 2;
 /// How long Linux's dmatest waits for a copy. Emulation has hiccups.
 const TIMEOUT_MS: u32 = 10_000;
 /// Likewise where copies are known to be lost: Linux takes up to 600 ms to reset a channel.
@@ -142,69 +140,6 @@ impl Guest {
         self.passes(&FAULTY, false)
     }
 
-    /// Our own program moves the devices from Linux's driver to VFIO.
-    pub(super) fn bind(&mut self) -> Result<String, Failed> {
-        busybox(&["modprobe", "vfio-pci"])?;
-        busybox(&["modprobe", "vfio_iommu_type1"])?;
-        let mut seen = Vec::new();
-        for device in [&OURS, &OURS_FAULTY] {
-            let said = ioat(&["bind", &device.address()])?;
-            let driver = driver(device)?;
-            if driver != "vfio-pci" {
-                return Err(format!("{said}, but the driver is {driver}"));
-            }
-            seen.push(said.trim().to_owned());
-        }
-        Ok(seen.join("; "))
-    }
-
-    /// Our own driver, over real VFIO.
-    pub(super) fn our_dmatest(&mut self) -> Result<String, Failed> {
-        let Ran { ok, summaries, errors } = run_our_dmatest(&OURS, OUR_CHANNELS, false)?;
-        if !ok || summaries.iter().any(|summary| summary.failures > 0) {
-            return Err(format!("{summaries:?} {errors}"));
-        }
-        Ok(format!("{ITERATIONS} tests each of {OUR_CHANNELS} channels"))
-    }
-
-    /// What a halt without a reason and a hang hit is named with what became of it, the rest passes,
-    /// and then everything does. Polled, because who waits for interrupts has descriptors that belong to
-    /// no copy, and then a fault may hit nothing that could be named.
-    pub(super) fn our_dmatest_with_faults(&mut self) -> Result<String, Failed> {
-        let Ran { ok, summaries, errors } = run_our_dmatest(&OURS_FAULTY, 1, true)?;
-        let failures: u64 = summaries.iter().map(|summary| summary.failures).sum();
-        let count = |word: &str| errors.lines().filter(|line| line.contains(word)).count();
-        if ok || failures != 2 || count("(aborted)") != 1 || count("(timed out)") != 1 {
-            return Err(format!("{summaries:?} {errors}"));
-        }
-        let Ran { ok, summaries, errors } = run_our_dmatest(&OURS_FAULTY, 1, false)?;
-        if !ok || summaries.iter().any(|summary| summary.failures > 0) {
-            return Err(format!("afterwards: {summaries:?} {errors}"));
-        }
-        Ok("one test aborted, one timed out, and all pass afterwards".into())
-    }
-
-    /// The whole system, with our own driver over real VFIO.
-    pub(super) fn our_demo(&mut self) -> Result<String, Failed> {
-        busybox(&["modprobe", "tun"])?;
-        busybox(&["modprobe", "veth"])?;
-        // The demonstration is in a user namespace, where root may lock no more memory than others.
-        let command = format!(
-            "ulimit -l unlimited && \
-             exec ioat demo --engine ioat:{} --bytes {DEMO_BYTES} --rounds 1 --json",
-            OURS.address()
-        );
-        let said = busybox(&["sh", "-c", &command])?;
-        // The kernel's receiver and ours.
-        let verified = said.matches("\"verified\": true").count();
-        let by_engine = said.rsplit("\"bytes_by_engine\": ").next().unwrap_or_default();
-        let by_engine: u64 = by_engine.split(',').next().unwrap_or_default().parse().unwrap_or(0);
-        if verified != 2 || !said.contains("\"kind\": \"hardware\"") || by_engine == 0 {
-            return Err(said);
-        }
-        Ok(format!("{DEMO_BYTES} bytes received and checked, {by_engine} of them by the engine"))
-    }
-
     /// Runs Linux's dmatest on all channels of a device at once; all must pass.
     fn passes(&self, device: &Device, polled: bool) -> Result<String, Failed> {
         let summaries = self.dmatest(device, polled, TIMEOUT_MS)?;
@@ -268,17 +203,13 @@ fn run_dmatest(
     threads: usize,
 ) -> Result<Vec<Summary>, Failed> {
     let before = kernel_log()?.len();
-    let set = |name: &str, value: &str| {
-        let path = format!("/sys/module/dmatest/parameters/{name}");
-        say(&mut write(&path)?, value).map_err(|error| format!("{path}: `{value}`: {error}"))
-    };
-    set("iterations", &ITERATIONS.to_string())?;
-    set("timeout", &timeout_ms.to_string())?;
-    set("polled", if polled { "1" } else { "0" })?;
+    set_dmatest("iterations", &ITERATIONS.to_string())?;
+    set_dmatest("timeout", &timeout_ms.to_string())?;
+    set_dmatest("polled", if polled { "1" } else { "0" })?;
     for channel in channels {
-        set("channel", channel)?;
+        set_dmatest("channel", channel)?;
     }
-    set("run", "1")?;
+    set_dmatest("run", "1")?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         // Reading this waits for the threads that run, and takes those that have not come to run yet
@@ -294,34 +225,10 @@ fn run_dmatest(
     }
 }
 
-/// What came of our own dmatest.
-struct Ran {
-    /// Its exit status said that all is well.
-    ok: bool,
-    summaries: Vec<Summary>,
-    errors: String,
-}
-
-/// Runs our own dmatest on a device, all this many channels of which must go through to the end.
-fn run_our_dmatest(device: &Device, channels: usize, polled: bool) -> Result<Ran, Failed> {
-    let (engine, iterations) = (format!("ioat:{}", device.address()), ITERATIONS.to_string());
-    // More than the driver's own watchdog takes: what hangs is then its to report.
-    let timeout = TIMEOUT_MS.to_string();
-    let mut arguments =
-        vec!["dmatest", "--engine", &engine, "--iterations", &iterations, "--timeout", &timeout];
-    if polled {
-        arguments.push("--polled");
-    }
-    let output = Command::new("/bin/ioat").args(&arguments).output();
-    let output = output.map_err(|error| format!("ioat dmatest: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    let summaries: Vec<Summary> = said.lines().filter_map(Summary::parse).collect();
-    let whole = summaries.iter().all(|summary| summary.tests == ITERATIONS);
-    if summaries.len() != channels || !whole {
-        return Err(format!("{arguments:?}: {}: {said} {errors}", output.status));
-    }
-    Ok(Ran { ok: output.status.success(), summaries, errors })
+/// Sets a parameter of Linux's dmatest.
+fn set_dmatest(parameter: &str, value: &str) -> Result<(), Failed> {
+    let path = format!("/sys/module/dmatest/parameters/{parameter}");
+    say(&mut write(&path)?, value).map_err(|error| format!("{path}: `{value}`: {error}"))
 }
 
 /// The device in sysfs.
@@ -350,12 +257,13 @@ fn channels(device: &Device) -> Result<Vec<String>, Failed> {
 fn interrupts(device: &Device) -> Result<u64, Failed> {
     let table = read(Path::new("/proc/interrupts"))?;
     let address = device.address();
-    let ours = table.lines().filter(|line| line.contains(&address));
-    let counts = ours.flat_map(|line| {
-        let words = line.split_whitespace().skip(1);
-        words.map_while(|word| word.parse::<u64>().ok()).collect::<Vec<_>>()
-    });
-    Ok(counts.sum())
+    Ok(table.lines().filter(|line| line.contains(&address)).map(sum_of_interrupts).sum())
+}
+
+/// What a line of `/proc/interrupts` counts, on all processors.
+fn sum_of_interrupts(line: &str) -> u64 {
+    let words = line.split_whitespace().skip(1);
+    words.map_while(|word| word.parse::<u64>().ok()).sum()
 }
 
 /// Whether a line of the kernel's log says that the driver is not content.

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use super::{cache::Cache, cpio::Archive};
+use super::{cache::Cache, cpio::Archive, guest::IOMMUFD_MODULES};
 use crate::Failed;
 
 /// Modules that the guest loads, besides those that they need.
@@ -35,9 +35,12 @@ pub(super) fn build(cache: &Cache, ioat: &Path) -> Result<Vec<u8>, Failed> {
         added.map_err(|error| failed(source, error))?;
     }
     add_modules(&mut archive, cache)?;
-    let dmatest = cache.root.join("boot/dmatest.ko");
-    let dmatest = fs::read(&dmatest).map_err(|error| failed(&dmatest, error))?;
-    archive.file("/lib/dmatest.ko", &dmatest);
+    let iommufd = IOMMUFD_MODULES.map(|module| format!("iommufd/{module}.ko"));
+    for module in iommufd.iter().map(String::as_str).chain(["dmatest.ko"]) {
+        let path = cache.root.join("boot").join(module);
+        let content = fs::read(&path).map_err(|error| failed(&path, error))?;
+        archive.file(&format!("/lib/{module}"), &content);
+    }
     Ok(archive.finish())
 }
 

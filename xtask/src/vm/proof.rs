@@ -36,18 +36,27 @@ pub(super) const FAULTY: Device = Device {
         "--channels",
         "1",
         "--fault",
-        "error@200:read-data,halt@400,hang@600,lose-completion@800,lose-interrupt@1000",
+        "error@200:read-data,halt@400,hang@600,lose-completion@800,lose-interrupt@1000,latency=100us",
         "--interrupts",
         "msi",
     ],
 };
-/// The device that our own driver is proven on.
-pub(super) const OURS: Device = Device { name: "ours", slot: "12", options: &["--channels", "2"] };
+/// The device that our own driver is proven on. As the two with faults, it takes longer than an emulated
+/// processor needs to begin to wait: an engine that is done by then interrupts nobody.
+pub(super) const OURS: Device =
+    Device { name: "ours", slot: "12", options: &["--channels", "2", "--fault", "latency=100us"] };
 /// One that fails our own driver in the middle of its test.
 pub(super) const OURS_FAULTY: Device = Device {
     name: "ours-faulty",
     slot: "13",
-    options: &["--channels", "1", "--fault", "halt@500,hang@1000", "--interrupts", "intx"],
+    options: &[
+        "--channels",
+        "1",
+        "--fault",
+        "halt@500,hang@1000,latency=100us",
+        "--interrupts",
+        "intx",
+    ],
 };
 /// All devices of a guest.
 pub(super) const DEVICES: [Device; 4] = [STOCK, FAULTY, OURS, OURS_FAULTY];
@@ -59,7 +68,7 @@ pub(super) struct Step {
 }
 
 /// The steps, in order.
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 11] = [
     Step { name: "Linux's driver takes the device", prove: Guest::stock_driver_binds },
     Step { name: "dmatest, by interrupt", prove: Guest::dmatest_by_interrupt },
     Step { name: "dmatest, polled", prove: Guest::dmatest_polled },
@@ -69,6 +78,8 @@ pub(super) const STEPS: [Step; 9] = [
     Step { name: "ioat dmatest", prove: Guest::our_dmatest },
     Step { name: "ioat dmatest, with a halt and a hang", prove: Guest::our_dmatest_with_faults },
     Step { name: "ioat demo", prove: Guest::our_demo },
+    Step { name: "ioat unbind", prove: Guest::unbind },
+    Step { name: "ioat dmatest, through iommufd", prove: Guest::our_dmatest_through_iommufd },
 ];
 
 /// What `quickdata/cap` reads, and so what Linux makes of the version's capabilities.
