@@ -36,8 +36,6 @@ use crate::{
     watchdog::Watchdog,
 };
 
-/// How long a reset may take outside [`DmaChannel::terminate_sync`] (Linux: 200 ms).
-const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a channel that is given up may take to become idle.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the empty descriptor that starts a chain may take, while a client polls.
@@ -99,17 +97,17 @@ pub(crate) struct IoatChannel {
 
 impl IoatChannel {
     /// Brings up a channel that [`ChannelRegisters::take`] has taken. On an error it is given
-    /// back, unless it cannot be stopped.
+    /// back, unless it has got memory and cannot be stopped.
     pub(crate) fn open(
         shared: Arc<Shared>,
         index: usize,
         info: ChannelInfo,
     ) -> Result<Self, StartError> {
+        // Before it gets memory: one that does not stop can be given back, to be tried again.
+        let stopped = shared.stop(index);
+        let needs = stopped.and_then(|()| Needs::acquire(&shared, index));
+        let needs = needs.inspect_err(|_| shared.give_back(index))?;
         let registers = shared.registers(index);
-        let needs = Needs::acquire(&shared, index).inspect_err(|_| {
-            registers.release();
-            shared.release(index);
-        })?;
         let Needs { descriptors, completion, super_extended, event } = needs;
         let slots = 1 << shared.options.ring_order;
         let sizes = if shared.hardware.writes_results() { slots } else { 0 };
@@ -139,7 +137,6 @@ impl IoatChannel {
             service: Service::Up,
             shared,
         };
-        channel.reset(RESET_TIMEOUT)?;
         channel.start(FIRST_START_TIMEOUT)?;
         Ok(channel)
     }

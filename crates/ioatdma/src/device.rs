@@ -20,6 +20,7 @@ use crate::{
     channel::{IoatChannel, SuperExtended},
     error::{ProbeError, StartError},
     hardware::Hardware,
+    incident::IncidentKind,
     interrupt::Vectors,
     lines, pci,
     quirks::Quirks,
@@ -28,7 +29,7 @@ use crate::{
         PCI_DMACTRL_DMA_EN, PCI_DMACTRL_MSI_EN, PREFETCH_LIMIT,
     },
     relaxed_ordering,
-    reset::reset,
+    reset::reset_for_owner,
     ring::RESERVED,
     self_test,
 };
@@ -43,8 +44,6 @@ pub(crate) const MAX_SOURCES_16: usize = 16;
 /// The most descriptors that a piece of an operation with several sources takes: it has an extension,
 /// and an empty descriptor tells of its end.
 const RAID_DESCRIPTORS: usize = 3;
-/// How long a channel's first reset may take (Linux: 200 ms).
-const RESET_TIMEOUT: Duration = Duration::from_millis(200);
 /// The shortest time that the watchdog waits.
 const MIN_WATCHDOG: Duration = Duration::from_millis(1);
 /// What goes to [`PREFETCH_LIMIT`]: Linux's value, which is what the hardware is used with.
@@ -130,6 +129,19 @@ impl Shared {
         taken
     }
 
+    /// Stops what the last owner of a channel that was taken may have left running.
+    pub(crate) fn stop(&self, index: usize) -> Result<(), StartError> {
+        let Self { platform, hardware, .. } = self;
+        reset_for_owner(&self.registers(index), &**platform, hardware.quirks)?;
+        Ok(())
+    }
+
+    /// Gives up a channel that was taken and has no memory.
+    pub(crate) fn give_back(&self, index: usize) {
+        self.registers(index).release();
+        self.release(index);
+    }
+
     /// Lets others of this process have the channel. CHANCTRL has been written by then.
     pub(crate) fn release(&self, index: usize) {
         // Release: pairs with the swap in `take`.
@@ -141,6 +153,10 @@ impl IoatDevice {
     /// Takes a device into service: checks what it is, resets its channels (but those that have
     /// another owner), and tests the first free one: it copies 2000 bytes, and makes and checks
     /// parity if it can.
+    ///
+    /// A channel whose reset does not end within a second is nothing against the others. It is told
+    /// of ([`IncidentKind::Stuck`]), and reset again by each
+    /// [`request_channel`](DmaDevice::request_channel) for it.
     ///
     /// # Errors
     ///
@@ -181,9 +197,9 @@ impl IoatDevice {
         shared.map(&arena)?;
         let device = Self { shared: Arc::new(shared), channels };
         device.set_up_bus();
-        device.reset_channels()?;
+        let idle = device.reset_channels()?;
         device.set_up_device();
-        device.self_test()?;
+        device.self_test(&idle)?;
         Ok(device)
     }
 
@@ -242,25 +258,37 @@ impl IoatDevice {
         self.shared.hardware.quirks
     }
 
-    /// Stops what an earlier owner may have left running.
-    fn reset_channels(&self) -> Result<(), ProbeError> {
-        for index in 0..self.channels.len() {
-            if !self.shared.take(index) {
+    /// Stops what an earlier owner may have left running. Returns the channels that are idle then:
+    /// all but those that have another owner, and those that do not stop.
+    fn reset_channels(&self) -> Result<Vec<usize>, ProbeError> {
+        let mut idle = Vec::new();
+        let mut stuck = None;
+        for channel in 0..self.channels.len() {
+            if !self.shared.take(channel) {
                 continue;
             }
-            let registers = self.shared.registers(index);
-            let Shared { platform, hardware, .. } = &*self.shared;
-            reset(&registers, &**platform, hardware.quirks, RESET_TIMEOUT)
-                .map_err(|error| ProbeError::Start { channel: index, source: error.into() })?;
-            registers.release();
-            self.shared.release(index);
+            let stopped = self.shared.stop(channel);
+            self.shared.give_back(channel);
+            match stopped {
+                Ok(()) => idle.push(channel),
+                Err(StartError::Stuck) => {
+                    self.shared.options.tell(channel, IncidentKind::Stuck);
+                    stuck = stuck.or(Some(channel));
+                }
+                Err(source) => return Err(ProbeError::Start { channel, source }),
+            }
         }
-        Ok(())
+        match stuck {
+            Some(channel) if idle.is_empty() => {
+                Err(ProbeError::Start { channel, source: StartError::Stuck })
+            }
+            _ => Ok(idle),
+        }
     }
 
-    /// Tests the first free channel.
-    fn self_test(&self) -> Result<(), ProbeError> {
-        let free = (0..self.channels.len()).find(|index| self.shared.take(*index));
+    /// Tests the first channel of those that are `idle` and free.
+    fn self_test(&self, idle: &[usize]) -> Result<(), ProbeError> {
+        let free = idle.iter().copied().find(|index| self.shared.take(*index));
         // If all have other owners, there is nothing to test, and nothing to hand out.
         let Some(index) = free else { return Ok(()) };
         let start = |source| ProbeError::Start { channel: index, source };

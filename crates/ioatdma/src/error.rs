@@ -192,8 +192,10 @@ pub enum ProbeError {
 /// Why a channel does not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// RESET did not end in time.
-    #[error("its reset does not end: reset the device, or the machine")]
+    /// RESET did not end in time, though it was tried several times. It may end later.
+    #[error(
+        "its reset does not end: try again, or close the device and open it, which resets all of it"
+    )]
     Stuck,
     /// The device no longer answers.
     #[error("the device is gone")]
@@ -211,7 +213,9 @@ pub enum StartError {
     #[error("it halts at an empty descriptor ({0}): check the IOMMU's mappings and bus mastering")]
     Halted(ChanErr),
     /// It never took up the first, empty descriptor.
-    #[error("it does not process an empty descriptor: reset the device")]
+    #[error(
+        "it does not process an empty descriptor: close the device and open it, which resets all of it"
+    )]
     Silent,
     /// CHANSTS shows progress, the completion word does not.
     #[error("its completion word is not written: check the IOMMU's mappings and bus mastering")]

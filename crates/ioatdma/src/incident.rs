@@ -26,7 +26,8 @@ pub enum IncidentKind {
     /// Nor after that; it is about to be reset.
     TimedOut,
     /// Its reset does not end. It takes no operations, and memory that was in flight stays so; the
-    /// reset is tried again as long as the channel is polled.
+    /// reset is tried again as long as the channel is polled, or, if nobody has it yet, whenever it is
+    /// requested.
     Stuck,
     /// It was reset and does not start. It takes no operations; starting it is tried again as long as
     /// it is polled.

@@ -41,6 +41,9 @@
 //! back. A channel that was reset and does not start is started again later likewise. If the device has
 //! left the bus, it reaches no memory, and all ends at once. [`Options::on_incident`] hears of each.
 //!
+//! A channel that nobody has yet is reset several times. If that is in vain, the device's others are
+//! handed out all the same, and this one is reset again whenever it is requested.
+//!
 //! Whatever the device writes or says, no call goes round in circles, and nothing outside the ring is
 //! touched: an address that is not in flight ends nothing.
 //!

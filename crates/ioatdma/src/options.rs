@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::Incident;
+use crate::{Incident, IncidentKind};
 
 /// When the device writes the completion word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,12 +49,21 @@ pub struct Options {
     /// How long the device holds back an interrupt, so that several become one; 16383 us at most
     /// ([`IoatDevice::set_interrupt_delay`](crate::IoatDevice::set_interrupt_delay)).
     pub interrupt_delay: Duration,
-    /// Called when something happens to a channel, in the thread that uses it: for logs.
+    /// Called when something happens to a channel, in the thread that uses it or probes the device: for
+    /// logs.
     pub on_incident: Option<Arc<OnIncident>>,
 }
 
 /// See [`Options::on_incident`].
 pub type OnIncident = dyn Fn(&Incident) + Send + Sync;
+
+impl Options {
+    pub(crate) fn tell(&self, channel: usize, kind: IncidentKind) {
+        if let Some(on_incident) = &self.on_incident {
+            on_incident(&Incident { channel, kind });
+        }
+    }
+}
 
 impl Default for Options {
     fn default() -> Self {

@@ -14,6 +14,11 @@ use crate::{
 /// How long a running channel gets to suspend (Linux waits as long).
 const SUSPEND_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How long one try may take, where a client does not say (Linux: 200 ms).
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(200);
+/// How often the reset of a channel that gets an owner is tried: for a second in all.
+const TRIES: usize = 5;
+
 /// Where a channel stood when it was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stopped {
@@ -75,6 +80,17 @@ pub(crate) fn reset(
         platform.config_write32(PCI_CHANERR_INT, latched);
     }
     clear_parity_error(platform, quirks);
+    try_reset(registers, platform, quirks, timeout, stopped)
+}
+
+/// Commands RESET, and waits for its end.
+fn try_reset(
+    registers: &ChannelRegisters,
+    platform: &dyn Platform,
+    quirks: Quirks,
+    timeout: Duration,
+    stopped: Stopped,
+) -> Result<Stopped, ResetError> {
     registers.command(ChanCmd::RESET);
     if registers.wait(timeout, |registers| !registers.is_resetting()) {
         finish(platform, quirks);
@@ -82,6 +98,21 @@ pub(crate) fn reset(
     }
     let gone = registers.status() == ChanStatus::GONE;
     Err(if gone { ResetError::Gone } else { ResetError::Stuck(stopped) })
+}
+
+/// As [`reset`], for a channel that gets an owner: RESET is commanded again if it does not end, but not
+/// for ever.
+pub(crate) fn reset_for_owner(
+    registers: &ChannelRegisters,
+    platform: &dyn Platform,
+    quirks: Quirks,
+) -> Result<Stopped, ResetError> {
+    let mut result = reset(registers, platform, quirks, TIMEOUT);
+    for _ in 1..TRIES {
+        let Err(ResetError::Stuck(stopped)) = result else { break };
+        result = try_reset(registers, platform, quirks, TIMEOUT, stopped);
+    }
+    result
 }
 
 /// Repairs what a reset that has ended leaves behind.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use dmaengine::{Completion, Status};
 
-use super::{IoatChannel, RESET_TIMEOUT, START_TIMEOUT, Service};
+use super::{IoatChannel, START_TIMEOUT, Service};
 use crate::{
     Behind,
     descriptor::{self, Control, Operation},
     error::ChanErr,
-    incident::{Incident, IncidentKind},
+    incident::IncidentKind,
     registers::{ChanCmd, ChanState, ChanStatus},
     reset::{self, ResetError, Stopped},
     ring::{Index, Mismatch},
@@ -31,9 +31,7 @@ enum Cause {
 
 impl IoatChannel {
     pub(super) fn tell(&self, kind: IncidentKind) {
-        if let Some(on_incident) = &self.shared.options.on_incident {
-            on_incident(&Incident { channel: self.index, kind });
-        }
+        self.shared.options.tell(self.index, kind);
     }
 
     pub(super) fn reset(&self, timeout: Duration) -> Result<Stopped, ResetError> {
@@ -187,7 +185,7 @@ impl IoatChannel {
             self.ring_doorbell();
             return;
         }
-        match self.reset(RESET_TIMEOUT) {
+        match self.reset(reset::TIMEOUT) {
             // On an error the channel is down, and says so at the next submission.
             Ok(_) => drop(self.start(START_TIMEOUT)),
             Err(ResetError::Stuck(stopped)) => self.stick(stopped),
@@ -208,7 +206,7 @@ impl IoatChannel {
             Cause::Halted => self.tell(IncidentKind::Halted(stands.errors)),
             Cause::TimedOut => self.tell(IncidentKind::TimedOut),
         }
-        match self.reset(RESET_TIMEOUT) {
+        match self.reset(reset::TIMEOUT) {
             Ok(stopped) => self.go_on(stopped, cause, report),
             Err(ResetError::Stuck(stopped)) => self.stick(stopped),
             Err(ResetError::Gone) => self.lose(report),
@@ -295,7 +293,7 @@ impl IoatChannel {
                 if self.registers.now() < retry_at {
                     return;
                 }
-                match self.reset(RESET_TIMEOUT) {
+                match self.reset(reset::TIMEOUT) {
                     Ok(_) => self.restart(),
                     Err(ResetError::Stuck(stopped)) => self.stick(stopped),
                     Err(ResetError::Gone) => self.lose(report),

@@ -18,3 +18,4 @@ mod recovery;
 mod rig;
 mod submission;
 mod versions;
+mod wedged;
