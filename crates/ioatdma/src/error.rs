@@ -53,6 +53,24 @@ bitflags! {
         const XOR_Q = 1 << 17;
         /// Descriptor count.
         const DESCRIPTOR_COUNT = 1 << 18;
+        /// DIF: all ones. (No operation of this driver has data integrity fields, nor bundles.)
+        const DIF_ALL_F = 1 << 19;
+        /// DIF: guard tag.
+        const DIF_GUARD = 1 << 20;
+        /// DIF: application tag.
+        const DIF_APPLICATION = 1 << 21;
+        /// DIF: reference tag.
+        const DIF_REFERENCE = 1 << 22;
+        /// Bundle of descriptors.
+        const BUNDLE = 1 << 23;
+        /// DIF result: all ones.
+        const RESULT_DIF_ALL_F = 1 << 24;
+        /// DIF result: guard tag.
+        const RESULT_DIF_GUARD = 1 << 25;
+        /// DIF result: application tag.
+        const RESULT_DIF_APPLICATION = 1 << 26;
+        /// DIF result: reference tag.
+        const RESULT_DIF_REFERENCE = 1 << 27;
         // Bits without a name here are kept and printed as a number.
         const _ = !0;
     }
@@ -220,4 +238,76 @@ pub enum StartError {
     /// CHANSTS shows progress, the completion word does not.
     #[error("its completion word is not written: check the IOMMU's mappings and bus mastering")]
     NoCompletionWrite,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By bit. Those behind have no name.
+    const BITS: [(&str, Status); 28] = [
+        ("SOURCE_ADDRESS", Status::BadAddress),
+        ("DESTINATION_ADDRESS", Status::BadAddress),
+        ("NEXT_ADDRESS", Status::BadDescriptor),
+        ("DESCRIPTOR", Status::BadDescriptor),
+        ("CHAIN_ADDRESS", Status::BadDescriptor),
+        ("CHANCMD", Status::Aborted),
+        ("CHIPSET_UNCORRECTABLE", Status::Aborted),
+        ("DMA_UNCORRECTABLE", Status::Aborted),
+        ("READ_DATA", Status::ReadError),
+        ("WRITE_DATA", Status::WriteError),
+        ("DESCRIPTOR_CONTROL", Status::BadDescriptor),
+        ("LENGTH", Status::BadLength),
+        ("COMPLETION_ADDRESS", Status::Aborted),
+        ("INTERRUPT_CONFIGURATION", Status::Aborted),
+        ("SOFT", Status::BadDescriptor),
+        ("UNAFFILIATED", Status::Aborted),
+        ("XOR_P_OR_CRC", Status::Aborted),
+        ("XOR_Q", Status::Aborted),
+        ("DESCRIPTOR_COUNT", Status::Aborted),
+        ("DIF_ALL_F", Status::Aborted),
+        ("DIF_GUARD", Status::Aborted),
+        ("DIF_APPLICATION", Status::Aborted),
+        ("DIF_REFERENCE", Status::Aborted),
+        ("BUNDLE", Status::Aborted),
+        ("RESULT_DIF_ALL_F", Status::Aborted),
+        ("RESULT_DIF_GUARD", Status::Aborted),
+        ("RESULT_DIF_APPLICATION", Status::Aborted),
+        ("RESULT_DIF_REFERENCE", Status::Aborted),
+    ];
+
+    #[test]
+    fn every_bit_has_the_model_s_name_and_a_status() {
+        let model = ioat_model::registers::ChanErr::all();
+        let names: Vec<_> = model.iter_names().map(|(name, bit)| (name, bit.bits())).collect();
+        let expected: Vec<_> = (0..).map(|bit| 1 << bit).zip(BITS).collect();
+        assert!(names.iter().copied().eq(expected.iter().map(|(bit, (name, _))| (*name, *bit))));
+        for (bit, (name, status)) in expected {
+            let errors = ChanErr::from_bits_retain(bit);
+            assert_eq!(errors.to_string(), name);
+            assert_eq!(errors.status(), status, "{name}");
+        }
+        for bit in BITS.len()..32 {
+            let errors = ChanErr::from_bits_retain(1 << bit);
+            assert_eq!(errors.to_string(), format!("{:#x}", 1_u32 << bit));
+            assert_eq!(errors.status(), Status::Aborted);
+        }
+        assert_eq!(ChanErr::empty().to_string(), "no error bit");
+        // A halt without a reason.
+        assert_eq!(ChanErr::empty().status(), Status::Aborted);
+    }
+
+    /// The more telling reason decides; and none of them is a success.
+    #[test]
+    fn of_two_reasons_one_decides() {
+        for (two, status) in [
+            (ChanErr::READ_DATA | ChanErr::SOURCE_ADDRESS, Status::BadAddress),
+            (ChanErr::READ_DATA | ChanErr::WRITE_DATA, Status::ReadError),
+            (ChanErr::LENGTH | ChanErr::WRITE_DATA, Status::WriteError),
+            (ChanErr::LENGTH | ChanErr::DESCRIPTOR, Status::BadLength),
+            (ChanErr::DESCRIPTOR | ChanErr::CHANCMD, Status::BadDescriptor),
+        ] {
+            assert_eq!(two.status(), status, "{two}");
+        }
+    }
 }
