@@ -16,6 +16,7 @@ mod parity;
 mod probe;
 mod recovery;
 mod rig;
+mod self_test;
 mod submission;
 mod versions;
 mod wedged;
