@@ -4,6 +4,7 @@
 mod bus;
 mod conformance;
 mod copies;
+mod dropped;
 mod events;
 mod failing;
 mod halts;
