@@ -1,6 +1,7 @@
 //! The driver on the device model: on its own thread as the device would be, and stepped, where the
 //! test decides what happens when.
 
+mod accesses;
 mod bus;
 mod conformance;
 mod copies;
