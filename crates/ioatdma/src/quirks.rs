@@ -23,6 +23,9 @@
 //! is what leads out of everything. Linux has copies aligned to 64 bytes on the Xeons of version 3.2;
 //! SPDK and DPDK copy from and to everywhere on the same devices, and so does this driver.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::CpuidResult;
+
 use bitflags::bitflags;
 
 use crate::{
@@ -114,10 +117,8 @@ pub fn dca_enabled() -> bool {
     {
         use std::arch::x86_64::{__cpuid, __get_cpuid_max};
 
-        const DCA: u32 = 1 << 18;
-        const ENABLED: u32 = 1 << 0;
-        let (leaves, _) = __get_cpuid_max(0);
-        leaves >= 9 && __cpuid(1).ecx & DCA != 0 && __cpuid(9).eax & ENABLED != 0
+        let (last_leaf, _) = __get_cpuid_max(0);
+        says_dca_enabled(last_leaf, __cpuid)
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -126,9 +127,41 @@ pub fn dca_enabled() -> bool {
     }
 }
 
+/// As [`dca_enabled`], of a processor with leaves up to `last_leaf`. A leaf that there is not gives
+/// what another one has.
+#[cfg(target_arch = "x86_64")]
+fn says_dca_enabled(last_leaf: u32, leaf: impl Fn(u32) -> CpuidResult) -> bool {
+    const DCA: u32 = 1 << 18;
+    const ENABLED: u32 = 1 << 0;
+    last_leaf >= 9 && leaf(1).ecx & DCA != 0 && leaf(9).eax & ENABLED != 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn direct_cache_access_is_both_there_and_enabled() {
+        // The highest leaf, ECX of leaf 1, EAX of leaf 9.
+        for (last_leaf, ecx, eax, enabled) in [
+            (9, 1 << 18, 1, true),
+            (0x16, u32::MAX, u32::MAX, true),
+            (9, !(1 << 18), u32::MAX, false),
+            (9, u32::MAX, !1, false),
+            (8, u32::MAX, u32::MAX, false),
+            (0, u32::MAX, u32::MAX, false),
+        ] {
+            let none = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+            let leaf = |number| match number {
+                1 => CpuidResult { ecx, ..none },
+                9 => CpuidResult { eax, ..none },
+                _ => panic!("leaf {number} says nothing of it"),
+            };
+            let told = says_dca_enabled(last_leaf, leaf);
+            assert_eq!(told, enabled, "{last_leaf}, {ecx:#x}, {eax:#x}");
+        }
+    }
 
     fn quirks(id: Id) -> Quirks {
         Quirks::of(id, id.family().expect("known"), false)
