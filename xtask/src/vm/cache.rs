@@ -23,7 +23,7 @@ use super::mirror;
 use crate::{Failed, packages};
 
 /// The packages. QEMU is from backports: 10.1 is the first with vfio-user, and trixie has 10.0.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 18] = [
     "base-files",
     "bash",
     "busybox-static",
@@ -31,6 +31,7 @@ const PACKAGES: [&str; 17] = [
     "dash",
     "findutils",
     "gcc",
+    "grep",
     "kmod",
     "linux-headers-amd64",
     "linux-image-amd64",
