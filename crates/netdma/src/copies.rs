@@ -1,7 +1,7 @@
 //! Taking segments for one receive, and issuing their copies.
 
 use dmaengine::{PacketBuf, PacketSlice, Queue, Refused, SubmitError, Target};
-use netstack::{Instant, ReceiveStatus, Segment, SocketId, Stack};
+use netstack::{Charge, Instant, ReceiveStatus, Segment, SocketId, Stack};
 
 use crate::{
     Copybreak, Counters, CpuCause, ReceiveClass, ReceiveId, Waiting, WakeReason,
@@ -16,12 +16,12 @@ use crate::{
 pub type Engine = Queue<PacketSlice, Target, Tag>;
 
 /// What the offload attaches to each copy.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Tag {
     pub(crate) receive: ReceiveId,
     pub(crate) socket: SocketId,
     /// What the segment holds of the socket's receive buffer, until the copy has ended.
-    pub(crate) charge: usize,
+    pub(crate) charge: Charge,
 }
 
 /// A received packet as the stack holds it.
@@ -174,23 +174,24 @@ impl Copies<'_> {
         self.counters.early_copies += u64::from(receive.is_early);
         let tag = Tag { receive: id, socket: receive.socket, charge };
         let mut source = packet.into_slice(range);
-        let is_held = match self.engine_part(len) {
+        let tag = match self.engine_part(len) {
             0 => {
                 self.copy(&source, target, CpuCause::Shared);
-                false
+                Some(tag)
             }
             part if part == len => self.give(source, target, tag),
             part => {
-                let is_held = self.give(source.split_to(part), target.split_to(part), tag);
+                let tag = self.give(source.split_to(part), target.split_to(part), tag);
                 self.copy(&source, target, CpuCause::Shared);
-                is_held
+                tag
             }
         };
-        if is_held {
-            receive.in_flight += 1;
-            receive.given += 1;
-        } else {
-            stack.release(now, receive.socket, charge);
+        match tag {
+            Some(Tag { charge, .. }) => stack.release(now, receive.socket, charge),
+            None => {
+                receive.in_flight += 1;
+                receive.given += 1;
+            }
         }
     }
 
@@ -206,26 +207,26 @@ impl Copies<'_> {
         part
     }
 
-    /// Gives a copy to the engine; if that does not take it, the CPU copies. Returns whether it was
-    /// taken: the source is held until the copy has ended.
-    fn give(&mut self, source: PacketSlice, target: Target, tag: Tag) -> bool {
+    /// Gives a copy to the engine; if that does not take it, the CPU copies, and the tag comes back:
+    /// nobody holds the source.
+    fn give(&mut self, source: PacketSlice, target: Target, tag: Tag) -> Option<Tag> {
         let len = target.len();
-        let (source, target, cause) = match &mut self.engine {
+        let (source, target, cause, tag) = match &mut self.engine {
             Ok(engine) => match engine.copy(source, target, tag) {
                 Ok(_cookie) => {
                     *self.bytes_in_flight += len;
                     *self.issued = true;
-                    return true;
+                    return None;
                 }
                 // The CPU below the engine does whatever there is room for.
-                Err(Refused { error, source, target, .. }) => {
-                    (source, target, cause_of_refusal(error))
+                Err(Refused { error, source, target, tag }) => {
+                    (source, target, cause_of_refusal(error), tag)
                 }
             },
-            Err(cause) => (source, target, *cause),
+            Err(cause) => (source, target, *cause, tag),
         };
         self.copy(&source, target, cause);
-        false
+        Some(tag)
     }
 
     fn copy(&mut self, source: &PacketSlice, mut target: Target, cause: CpuCause) {

@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use crate::Charge;
+
 /// A received frame. Clones share the memory, so cloning is cheap.
 pub trait PacketBuffer: AsRef<[u8]> + Clone {
     /// The memory that the buffer holds, in bytes, whatever part of it is payload: what Linux calls
@@ -8,7 +10,7 @@ pub trait PacketBuffer: AsRef<[u8]> + Clone {
 }
 
 /// Bytes of a stream, in order, still in the frame they came in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Segment<B> {
     /// The frame.
     pub buffer: B,
@@ -17,9 +19,8 @@ pub struct Segment<B> {
     /// The sender asked for prompt delivery after the last of these bytes (PSH), or they are the
     /// last of the stream.
     pub push: bool,
-    /// What to give to [`crate::Stack::release`] once the bytes are no longer needed. Zero for a
-    /// piece of a frame whose rest is still queued: the charge comes with the last piece.
-    pub charge: usize,
+    /// What to give to [`crate::Stack::release`] once the bytes are no longer needed.
+    pub charge: Charge,
 }
 
 impl<B: AsRef<[u8]>> Segment<B> {

@@ -90,6 +90,7 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
+mod charge;
 mod config;
 mod event;
 mod meta;
@@ -101,6 +102,7 @@ mod time;
 mod wire;
 
 pub use buffer::{PacketBuffer, Segment};
+pub use charge::Charge;
 pub use config::{
     Config, ConfigError, Ipv4Cidr, LinkCapabilities, MacAddress, ParseCidrError, TcpConfig,
 };

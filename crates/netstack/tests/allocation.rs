@@ -107,11 +107,10 @@ impl Hosts {
         self.exchange();
         let Self { stacks, now, allocations, .. } = self;
         let mut received = 0;
-        while let Some(segment) = counted(allocations, || stacks[1].take(server, usize::MAX)) {
+        // Some pieces are whole frames, and some are not.
+        while let Some(segment) = counted(allocations, || stacks[1].take(server, 5000)) {
             received += segment.payload().len();
-            let charge = segment.charge;
-            drop(segment);
-            counted(allocations, || stacks[1].release(*now, server, charge));
+            counted(allocations, || stacks[1].release(*now, server, segment.charge));
         }
         for stack in stacks {
             while counted(allocations, || stack.poll_event()).is_some() {}

@@ -219,6 +219,36 @@ fn a_full_ring_sends_the_rest_to_the_cpu_and_all_parts_arrive() {
 }
 
 #[test]
+fn a_frame_is_charged_while_the_engine_reads_a_part_of_it_and_the_cpu_has_copied_the_rest() {
+    const LEN: usize = 32 << 10;
+    let mut bench = Bench::with_mtu(Copybreak::Bytes(0), 1 << 20, LEN + 100);
+    bench.sender.set_nodelay(bench.now, bench.client, true);
+    let data = pattern(LEN);
+    bench.send(&data);
+    let charged = bench.charged();
+    assert!(charged >= LEN);
+    bench.script.lock().unwrap().order = Order::Hold;
+    let mut buffer = vec![0; LEN];
+    let (front, back) = buffer.split_at_mut(LEN / 2);
+    lend(front, |front| {
+        lend(back, |back| {
+            let of_engine = bench.offload.post(bench.server, front, Request::default());
+            let request = Request { copybreak: Some(Copybreak::Off), ..Request::default() };
+            let of_cpu = bench.offload.post(bench.server, back, request);
+            bench.serve();
+            assert_eq!(bench.offload.withdraw(of_cpu), Ok(LEN / 2));
+            assert_eq!(bench.offload.withdraw(of_engine), Err(Busy));
+            assert_eq!(bench.charged(), charged, "all of the frame is held");
+            bench.script.lock().unwrap().order = Order::Copy;
+            bench.reap();
+            assert_eq!(bench.charged(), 0);
+            assert_eq!(bench.offload.withdraw(of_engine), Ok(LEN / 2));
+        });
+    });
+    assert_eq!(buffer, data);
+}
+
+#[test]
 fn a_socket_that_dies_under_a_copy_gives_its_memory_back() {
     let mut bench = Bench::new(Copybreak::Bytes(0));
     let data = pattern(5_000);

@@ -4,8 +4,9 @@ use std::net::SocketAddrV4;
 
 use super::control::{Control, IpControl};
 use crate::{
-    ConnectError, ConnectState, ConnectionError, Instant, ListenError, ListenerId, PacketBuffer,
-    Readiness, ReceiveStatus, Segment, SendError, SocketId, Stack, Statistics, TcpInfo,
+    Charge, ConnectError, ConnectState, ConnectionError, Instant, ListenError, ListenerId,
+    PacketBuffer, Readiness, ReceiveStatus, Segment, SendError, SocketId, Stack, Statistics,
+    TcpInfo,
     config::is_host,
     tcp::{EPHEMERAL_PORTS, Endpoints, Owner, Phase, Socket, Tcp},
 };
@@ -189,7 +190,7 @@ impl<B: PacketBuffer> Stack<B> {
     /// out first, and is gone, unless it is read [inline](Self::set_urgent_inline).
     ///
     /// The memory stays charged until [`release`](Self::release) gets [`Segment::charge`]. If `max`
-    /// cuts a segment, the buffer is cloned and the charge comes with its last piece.
+    /// cuts a segment, the buffer is cloned, and is charged until all of its pieces are released.
     pub fn take(&mut self, id: SocketId, max: usize) -> Option<Segment<B>> {
         let queue = &mut self.tcp.sockets.open_mut(id)?.queue;
         let charged = queue.charged();
@@ -208,9 +209,8 @@ impl<B: PacketBuffer> Stack<B> {
     }
 
     /// Gives back what [`take`](Self::take) charged, which opens the window, and announces it when
-    /// that is worth a packet. Charges can be added up. Does nothing if the socket is gone: closing
-    /// it gave back everything.
-    pub fn release(&mut self, now: Instant, id: SocketId, charge: usize) {
+    /// that is worth a packet. Does nothing if the socket is gone: closing it gave back everything.
+    pub fn release(&mut self, now: Instant, id: SocketId, charge: Charge) {
         self.advance(now);
         let Some(socket) = self.tcp.sockets.open_mut(id) else { return };
         socket.queue.release(charge);

@@ -15,7 +15,7 @@ use super::{
     timestamps::Timestamping,
 };
 use crate::{
-    DropReason, Instant, PacketBuffer, Segment, TcpConfig, TcpStatistics,
+    Charge, DropReason, Instant, PacketBuffer, Segment, TcpConfig, TcpStatistics,
     wire::tcp::{Flags, Header, Options},
 };
 
@@ -330,7 +330,7 @@ impl<B: PacketBuffer> Connection<B> {
             return Ok(effects);
         }
         let segment = Segment {
-            charge: buffer.truesize(),
+            charge: Charge::whole(buffer.truesize()),
             range: payload,
             push: header.flags.contains(Flags::PSH),
             buffer,

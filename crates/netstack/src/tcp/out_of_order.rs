@@ -78,16 +78,16 @@ impl<B: PacketBuffer> OutOfOrder<B> {
             return Err(DropReason::TcpOutOfOrderDuplicate);
         }
         for piece in self.pieces.drain(at..at + covered) {
-            self.charged -= piece.segment.charge;
+            self.charged -= piece.segment.charge.bytes;
         }
         let mut pruned = 0;
-        while self.charged + new.segment.charge > budget {
+        while self.charged + new.segment.charge.bytes > budget {
             if self.pieces.len() == at {
                 return Err(DropReason::TcpOutOfOrderFull);
             }
             pruned += self.prune();
         }
-        self.charged += new.segment.charge;
+        self.charged += new.segment.charge.bytes;
         self.pieces.insert(at, new);
         Ok(pruned)
     }
@@ -96,7 +96,7 @@ impl<B: PacketBuffer> OutOfOrder<B> {
     pub(crate) fn prune(&mut self) -> u64 {
         match self.pieces.pop_back() {
             Some(piece) => {
-                self.charged -= piece.segment.charge;
+                self.charged -= piece.segment.charge.bytes;
                 1
             }
             None => 0,
@@ -111,7 +111,7 @@ impl<B: PacketBuffer> OutOfOrder<B> {
                 return None;
             }
             let mut piece = self.pieces.pop_front()?;
-            self.charged -= piece.segment.charge;
+            self.charged -= piece.segment.charge.bytes;
             let known = rcv_nxt.saturating_offset_from(piece.seq);
             piece.trim_front(known.min(piece.segment.range.len()));
             if !piece.segment.range.is_empty() {
@@ -124,7 +124,7 @@ impl<B: PacketBuffer> OutOfOrder<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tcp::test_buffer::TestBuffer;
+    use crate::{Charge, tcp::test_buffer::TestBuffer};
     use proptest::prelude::*;
 
     const BASE: SeqNumber = SeqNumber(u32::MAX - 20);
@@ -132,7 +132,8 @@ mod tests {
     /// Bytes `from..to` of a stream whose byte at `i` is `i`.
     fn piece(from: usize, to: usize) -> (SeqNumber, Segment<TestBuffer>) {
         let buffer = TestBuffer::new((from..to).map(|i| i as u8).collect());
-        let segment = Segment { range: 0..to - from, buffer, push: false, charge: 10 };
+        let segment =
+            Segment { range: 0..to - from, buffer, push: false, charge: Charge::whole(10) };
         (BASE + from, segment)
     }
 

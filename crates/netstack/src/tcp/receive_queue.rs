@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 
 use super::urgent::UrgentMark;
-use crate::{PacketBuffer, Segment};
+use crate::{Charge, PacketBuffer, Segment, charge::CutFrames};
 
 /// Payload in order that the program has not taken, and the memory that the socket is charged with.
 /// It outlives the connection: what arrived before a reset can still be read.
@@ -12,8 +12,9 @@ pub(crate) struct ReceiveQueue<B> {
     available: usize,
     /// Truesize of what is in `segments`.
     queued: usize,
-    /// Truesize of what was taken and not released.
+    /// Truesize of what was taken and not released. A frame is here when nothing of it is queued.
     taken: usize,
+    cut_frames: CutFrames,
     /// How many bytes of the stream have left the queue: Linux's `copied_seq`, counted from the
     /// stream's start.
     read: u64,
@@ -30,6 +31,7 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
             available: 0,
             queued: 0,
             taken: 0,
+            cut_frames: CutFrames::new(),
             read: 0,
             urgent: None,
             urgent_inline: false,
@@ -72,7 +74,7 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
 
     pub(crate) fn push(&mut self, segment: Segment<B>) {
         self.available += segment.range.len();
-        self.queued += segment.charge;
+        self.queued += segment.charge.bytes;
         self.segments.push_back(segment);
     }
 
@@ -106,9 +108,11 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
             front.range.start += 1;
             self.available -= 1;
             self.read += 1;
-            if front.range.is_empty() {
-                self.queued -= front.charge;
-                self.segments.pop_front();
+            if front.range.is_empty()
+                && let Some(Segment { charge, .. }) = self.segments.pop_front()
+            {
+                self.dequeue(&charge);
+                self.release(charge);
             }
         }
         self.forget_passed_mark();
@@ -131,19 +135,25 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
         let front = self.segments.front_mut()?;
         let segment = if front.range.len() <= max {
             let segment = self.segments.pop_front()?;
-            self.queued -= segment.charge;
-            self.taken += segment.charge;
+            self.dequeue(&segment.charge);
             segment
         } else {
             let start = front.range.start;
             front.range.start += max;
             let buffer = front.buffer.clone();
-            Segment { buffer, range: start..start + max, push: false, charge: 0 }
+            let charge = self.cut_frames.cut(&mut front.charge);
+            Segment { buffer, range: start..start + max, push: false, charge }
         };
         self.available -= segment.range.len();
         self.read += segment.range.len() as u64;
         self.forget_passed_mark();
         Some(segment)
+    }
+
+    /// Nothing more of a frame is queued.
+    const fn dequeue(&mut self, charge: &Charge) {
+        self.queued -= charge.bytes;
+        self.taken += charge.bytes;
     }
 
     /// What [`take`](Self::take) would give until it has given `max` bytes or comes to the urgent
@@ -162,10 +172,11 @@ impl<B: PacketBuffer> ReceiveQueue<B> {
         })
     }
 
-    /// The memory of a segment that was taken is no longer needed.
-    pub(crate) const fn release(&mut self, charge: usize) {
-        // Saturating: a caller that releases twice gains nothing by it.
-        self.taken = self.taken.saturating_sub(charge);
+    /// A segment that was taken is no longer needed. Its memory is, while other pieces of the frame
+    /// are queued or out.
+    pub(crate) fn release(&mut self, charge: Charge) {
+        // Saturating: a caller that mixes up two sockets gains nothing by it.
+        self.taken = self.taken.saturating_sub(self.cut_frames.give_back(charge));
     }
 
     /// Throws away what was not taken, and forgets what was: nobody will release it.
@@ -181,32 +192,43 @@ mod tests {
 
     fn segment(bytes: &[u8]) -> Segment<TestBuffer> {
         let buffer = TestBuffer::new(bytes.to_vec());
-        Segment { range: 0..bytes.len(), charge: buffer.truesize(), buffer, push: true }
+        Segment {
+            range: 0..bytes.len(),
+            charge: Charge::whole(buffer.truesize()),
+            buffer,
+            push: true,
+        }
     }
 
     #[test]
-    fn the_charge_comes_with_the_last_piece() {
-        let mut queue = ReceiveQueue::new();
-        queue.push(segment(b"hello"));
-        queue.push(segment(b"world"));
-        let truesize = queue.charged() / 2;
-        assert_eq!(queue.available(), 10);
-        assert_eq!(queue.take(0), None);
+    fn a_frame_is_charged_until_all_of_its_pieces_are_released() {
+        for is_in_order in [true, false] {
+            let mut queue = ReceiveQueue::new();
+            queue.push(segment(b"hello"));
+            queue.push(segment(b"world"));
+            let truesize = queue.charged() / 2;
+            assert_eq!(queue.available(), 10);
+            assert_eq!(queue.take(0), None);
 
-        let first = queue.take(2).expect("two bytes");
-        assert_eq!((first.payload(), first.push, first.charge), (&b"he"[..], false, 0));
-        let second = queue.take(100).expect("the rest of the segment");
-        assert_eq!((second.payload(), second.push, second.charge), (&b"llo"[..], true, truesize));
-        assert_eq!(queue.available(), 5);
+            let first = queue.take(2).expect("two bytes");
+            assert_eq!((first.payload(), first.push), (&b"he"[..], false));
+            let second = queue.take(1).expect("a byte");
+            queue.release(second.charge);
+            let third = queue.take(100).expect("the rest of the segment");
+            assert_eq!((third.payload(), third.push), (&b"lo"[..], true));
+            assert_eq!(queue.available(), 5);
 
-        assert_eq!(queue.charged(), 2 * truesize);
-        queue.release(second.charge);
-        assert_eq!(queue.charged(), truesize);
-        queue.release(truesize);
-        assert_eq!(queue.charged(), truesize, "what is queued was not taken");
-        queue.take(1);
-        queue.clear();
-        assert_eq!((queue.available(), queue.charged()), (0, 0));
+            let (sooner, later) = if is_in_order { (first, third) } else { (third, first) };
+            queue.release(sooner.charge);
+            assert_eq!(queue.charged(), 2 * truesize);
+            queue.release(later.charge);
+            assert_eq!(queue.charged(), truesize);
+            queue.release(Charge::whole(truesize));
+            assert_eq!(queue.charged(), truesize, "what is queued was not taken");
+            queue.take(1);
+            queue.clear();
+            assert_eq!((queue.available(), queue.charged()), (0, 0));
+        }
     }
 
     fn take_all(queue: &mut ReceiveQueue<TestBuffer>) -> Vec<Vec<u8>> {
@@ -233,7 +255,8 @@ mod tests {
         let truesize = queue.charged() / 2;
         assert!(!queue.is_at_mark());
         assert_eq!(peek(&queue, 100), b"abc");
-        assert_eq!(queue.take(100).expect("three bytes").payload(), b"abc");
+        let front = queue.take(100).expect("three bytes");
+        assert_eq!(front.payload(), b"abc");
         assert!(queue.is_at_mark());
         assert_eq!(queue.take(0), None);
         assert!(queue.is_at_mark(), "nothing was asked for");
@@ -241,7 +264,9 @@ mod tests {
         assert_eq!(queue.urgent().and_then(UrgentMark::byte), Some(b'!'));
         assert_eq!(queue.take(100).expect("three bytes").payload(), b"def");
         assert_eq!(queue.urgent(), None, "it was read past");
-        assert_eq!(queue.charged(), truesize, "the urgent byte's segment is gone");
+        assert_eq!(queue.charged(), 2 * truesize, "the urgent byte's frame has another piece");
+        queue.release(front.charge);
+        assert_eq!(queue.charged(), truesize);
     }
 
     #[test]

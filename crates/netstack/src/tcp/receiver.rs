@@ -180,7 +180,7 @@ impl<B: PacketBuffer> Receiver<B> {
     ) -> Result<Received, DropReason> {
         let mut received = Received::default();
         if !segment.range.is_empty() {
-            self.make_room(queue, free, segment.charge, statistics).inspect_err(|_| {
+            self.make_room(queue, free, segment.charge.bytes, statistics).inspect_err(|_| {
                 self.owed.now = true;
             })?;
         }

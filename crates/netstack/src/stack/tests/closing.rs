@@ -1,6 +1,6 @@
 use super::peer::*;
 use crate::{
-    ConnectionError, DropReason, Readiness, ReceiveStatus, SendError, SocketId, TcpConfig,
+    Charge, ConnectionError, DropReason, Readiness, ReceiveStatus, SendError, SocketId, TcpConfig,
     TcpState, tcp::seq::SeqNumber,
 };
 use std::time::Duration;
@@ -185,7 +185,7 @@ fn abort_resets_at_once() {
     // All of these name a socket that is gone.
     peer.stack.abort(peer.now, socket);
     peer.stack.close(peer.now, socket);
-    peer.stack.release(peer.now, socket, 5);
+    peer.stack.release(peer.now, socket, Charge::whole(5));
     assert_eq!(peer.stack.take(socket, 1), None);
     assert_eq!(peer.stack.receive_status(socket), ReceiveStatus::Failed(ConnectionError::NotOpen));
 }

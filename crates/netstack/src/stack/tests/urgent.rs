@@ -16,8 +16,9 @@ fn with_urgent_byte() -> (Peer, SocketId) {
 
 fn take(peer: &mut Peer, socket: SocketId) -> Option<Vec<u8>> {
     let segment = peer.stack.take(socket, 100)?;
+    let bytes = segment.payload().to_vec();
     peer.stack.release(peer.now, socket, segment.charge);
-    Some(segment.payload().to_vec())
+    Some(bytes)
 }
 
 #[test]
