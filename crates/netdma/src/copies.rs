@@ -22,6 +22,9 @@ pub struct Tag {
     pub(crate) socket: SocketId,
     /// What the segment holds of the socket's receive buffer, until the copy has ended.
     pub(crate) charge: Charge,
+    /// Its receive was measured when the engine was given this. One may be given to `auto` in the
+    /// middle.
+    pub(crate) is_measured: bool,
 }
 
 /// A received packet as the stack holds it.
@@ -172,7 +175,8 @@ impl Copies<'_> {
             return;
         };
         self.counters.early_copies += u64::from(receive.is_early);
-        let tag = Tag { receive: id, socket: receive.socket, charge };
+        let is_measured = receive.is_measured();
+        let tag = Tag { receive: id, socket: receive.socket, charge, is_measured };
         let mut source = packet.into_slice(range);
         let tag = match self.engine_part(len) {
             0 => {

@@ -91,6 +91,7 @@ mod copies;
 mod copybreak;
 mod counters;
 mod flags;
+mod lessons;
 mod offload;
 mod policy;
 mod receive;

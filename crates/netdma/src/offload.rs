@@ -11,10 +11,10 @@ use netstack::{ConnectionError, Instant, SocketId, Stack};
 use crate::{
     Busy, Conditions, Copybreak, Counters, CpuCause, Decision, Destination, Engine, PolicyRow,
     Progress, ReceiveId, RecvError, RecvFlags, Request, RxPacket, Tag, Verdict, WakeReason,
-    copies::{Chooser, Copies, engine_for},
+    copies::{Copies, engine_for},
+    lessons::Lessons,
     receive::{Receive, Receives},
     recv::decide,
-    share::Share,
     work_clock::WorkClock,
 };
 
@@ -37,19 +37,7 @@ pub struct Offload {
     counters: Counters,
     /// Of the copies that have not ended.
     bytes_in_flight: usize,
-    share: Share,
-    chooser: Chooser,
-    work_clock: WorkClock,
-    /// When the engine was last looked at while a call waited for its part of a shared read.
-    looked: Duration,
-    /// Receives that have ended, and whose engine's part has not.
-    shared: usize,
-    /// Copies in flight of receives that are measured.
-    measured: usize,
-    /// What waiting for the engine has cost threads since the last receive that was waited for.
-    waited: Duration,
-    /// What it costs to collect the end of one copy.
-    collecting: Duration,
+    lessons: Lessons,
 }
 
 impl Offload {
@@ -75,21 +63,14 @@ impl Offload {
             unsettled: Vec::new(),
             counters: Counters::default(),
             bytes_in_flight: 0,
-            share: Share::new(),
-            chooser: Chooser::new(),
-            work_clock: WorkClock::Still,
-            looked: Duration::ZERO,
-            shared: 0,
-            measured: 0,
-            waited: Duration::ZERO,
-            collecting: Duration::ZERO,
+            lessons: Lessons::new(WorkClock::Still),
         }
     }
 
     /// Has it learn from how long copies take, by this clock.
     #[must_use]
     pub const fn timed_by(mut self, clock: WorkClock) -> Self {
-        self.work_clock = clock;
+        self.lessons.clock = clock;
         self
     }
 
@@ -184,10 +165,8 @@ impl Offload {
         if receive.in_flight > 0 {
             receive.copying_since = Some(self.now);
             self.counters.waits += 1;
-            self.shared += usize::from(receive.shared.is_some());
-        } else if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
-            self.chooser.policy.learn(decision, receive.taken, receive.cost);
         }
+        self.lessons.on_end(receive);
     }
 
     /// Ends a receive and gives back how many bytes its buffer holds; 0 if it is not posted.
@@ -229,19 +208,22 @@ impl Offload {
         while let Some(receive) = self.receives.get_mut(id) {
             let before = receive.in_flight;
             let mut copies = Copies {
-                engine: engine_for(&mut self.engine, self.copybreak, &mut self.chooser, receive),
+                engine: engine_for(
+                    &mut self.engine,
+                    self.copybreak,
+                    &mut self.lessons.chooser,
+                    receive,
+                ),
                 counters: &mut self.counters,
                 bytes_in_flight: &mut self.bytes_in_flight,
                 issued: &mut issued,
-                share: &mut self.share,
-                clock: self.work_clock,
+                share: &mut self.lessons.share,
+                clock: self.lessons.clock,
                 budget: usize::MAX,
             };
             let reason = copies.take(stack, now, id, receive);
             receive.is_early = true;
-            if receive.is_measured() {
-                self.measured += receive.in_flight - before;
-            }
+            self.lessons.on_given(receive, receive.in_flight - before);
             let Some(reason) = reason else {
                 if receive.taken >= receive.goal && !self.unsettled.contains(&socket) {
                     self.unsettled.push(socket);
@@ -346,16 +328,12 @@ impl Offload {
         mut idle: impl FnMut(SocketId),
     ) {
         self.advance(now);
-        let Self { engine, fallback, receives, counters, bytes_in_flight, share, .. } = self;
+        let Self { engine, fallback, receives, counters, bytes_in_flight, lessons, .. } = self;
         let Some(engine) = engine else { return };
         if engine.is_idle() {
             return;
         }
-        let shared = &mut self.shared;
-        let looks = *shared > 0;
-        let looked = self.looked;
-        let mut seen = None;
-        let start = (self.measured > 0).then(|| self.work_clock.now());
+        let mut look = lessons.look();
         let collected = engine.poll(|done: Done<PacketSlice, Target, Tag>| {
             let Done { status, bytes, fallback, source, target, tag, .. } = done;
             *bytes_in_flight -= source.len();
@@ -363,23 +341,13 @@ impl Offload {
             // Before its receive goes: a buffer that was abandoned goes with it.
             drop(target);
             counters.count_end(fallback, bytes);
+            lessons.on_copy(&tag);
             if let Some(receive) = receives.get_mut(tag.receive) {
                 receive.in_flight -= 1;
-                // Not all are counted of a receive that was given to `auto` in the middle.
-                self.measured = self.measured.saturating_sub(usize::from(receive.is_measured()));
                 if receive.in_flight == 0 && receive.ended.is_some() {
                     let since = receive.copying_since.take();
                     counters.wait_time += since.map_or(Duration::ZERO, |since| now - since);
-                    let waited = std::mem::take(&mut self.waited);
-                    if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
-                        let cost = receive.cost + receive.given * self.collecting + waited;
-                        self.chooser.policy.learn(decision, receive.taken, cost);
-                    }
-                    if let Some(part) = receive.shared.take() {
-                        *shared = shared.saturating_sub(1);
-                        let end = *seen.get_or_insert_with(|| self.work_clock.now());
-                        share.learn(&part, end, looked >= part.cpu_end);
-                    }
+                    lessons.on_last_copy(receive, &mut look);
                     idle(tag.socket);
                     if receive.is_abandoned {
                         receives.remove(tag.receive);
@@ -389,30 +357,22 @@ impl Offload {
             stack.release(now, tag.socket, tag.charge);
         });
         counters.engine_resets = fallback.resets();
-        if let Some(start) = start
-            && let Ok(collected @ 1..) = u32::try_from(collected)
-        {
-            let took = self.work_clock.now().saturating_sub(start) / collected;
-            self.collecting = (self.collecting * 7 + took) / 8;
-        }
-        if looks {
-            self.looked = seen.unwrap_or_else(|| self.work_clock.now());
-        }
+        lessons.looked(&look, collected);
     }
 
     /// Tells what it has cost a thread to wait for the engine: for the policy to know.
     pub fn add_wait(&mut self, cost: Duration) {
-        self.waited += cost;
+        self.lessons.add_wait(cost);
     }
 
     /// What [`Copybreak::Auto`] knows of the receives that have occurred.
     pub fn policy(&self) -> impl Iterator<Item = PolicyRow> {
-        self.chooser.policy.rows()
+        self.lessons.chooser.policy.rows()
     }
 
     /// What it has decided last, the oldest first: some dozens.
     pub fn last_decisions(&self) -> impl Iterator<Item = Decision> {
-        self.chooser.policy.last()
+        self.lessons.chooser.policy.last()
     }
 
     /// What the engine has been given and has not ended, in bytes.

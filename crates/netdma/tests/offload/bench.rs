@@ -22,6 +22,8 @@ use netstack::{
     TcpConfig,
 };
 
+use crate::clock;
+
 pub(crate) const RING: usize = 16;
 
 /// What the engine does with a copy.
@@ -39,6 +41,8 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Script {
     pub(crate) order: Order,
+    /// How many copies may still end.
+    pub(crate) ends: u64,
     /// Whether `terminate_sync` succeeds.
     pub(crate) stops: bool,
     pub(crate) refuse: Option<SubmitError>,
@@ -97,6 +101,7 @@ unsafe impl DmaChannel for ScriptedChannel {
             return Err(SubmitError::RingFull);
         }
         script.submitted += 1;
+        clock::on_submit();
         let cookie = self.next;
         self.next = cookie.next();
         self.ring.push_back((cookie, Copy { source, target, len }, false));
@@ -112,8 +117,14 @@ unsafe impl DmaChannel for ScriptedChannel {
         for cookie in self.aborted.drain(..) {
             report(Completion::failed(cookie, Status::Aborted));
         }
-        let order = self.script.lock().unwrap().order;
-        while order != Order::Hold && self.ring.front().is_some_and(|(_, _, issued)| *issued) {
+        clock::on_poll();
+        let mut script = self.script.lock().unwrap();
+        let order = script.order;
+        while order != Order::Hold
+            && script.ends > 0
+            && self.ring.front().is_some_and(|(_, _, issued)| *issued)
+        {
+            script.ends -= 1;
             let (cookie, Copy { source, target, len }, _) =
                 self.ring.pop_front().expect("just seen");
             let completion = match order {
@@ -189,6 +200,7 @@ impl Bench {
     pub(crate) fn with_mtu(copybreak: Copybreak, receive_buffer: usize, mtu: usize) -> Self {
         let script = Arc::new(Mutex::new(Script {
             order: Order::Copy,
+            ends: u64::MAX,
             stops: true,
             refuse: None,
             submitted: 0,

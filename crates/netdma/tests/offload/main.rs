@@ -2,6 +2,8 @@
 
 mod bench;
 mod calls;
+mod clock;
 mod engine;
+mod measured;
 mod sharing;
 mod wake;
