@@ -4,14 +4,10 @@
 //!
 //! The argument says what is counted, one a run: `off` or `auto`, and the length of the read.
 
-use std::{
-    hint::black_box,
-    mem,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{hint::black_box, mem, time::Duration};
 
 use bench::{Bench, pattern};
+use clock::Costs;
 use dmaengine::{Target, lend};
 use netdma::{Conditions, Copybreak, Offload, Request, RxPacket, Verdict, Waiting, WorkClock};
 use netstack::{Checksum, Instant, RxMeta, SocketId, Stack};
@@ -19,6 +15,9 @@ use netstack::{Checksum, Instant, RxMeta, SocketId, Stack};
 #[path = "../tests/offload/bench.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod bench;
+#[path = "../tests/offload/clock.rs"]
+#[expect(dead_code, reason = "likewise")]
+mod clock;
 
 /// Receives that are counted: some trials of the other side are among them.
 const COUNTED: usize = 4000;
@@ -27,9 +26,8 @@ const LEARNING: usize = 4000;
 /// What waiting for the engine costs a thread here: more than any copy.
 const WAIT: Duration = Duration::from_millis(1);
 
-/// What the work clock shows, in nanoseconds: it goes on by [`TICK_NS`] with each look.
-static CLOCK_NS: AtomicU64 = AtomicU64::new(0);
-const TICK_NS: u64 = 1000;
+/// What passes between two looks at the clock.
+const WORK: Duration = Duration::from_micros(1);
 
 fn main() {
     // `cargo bench` adds `--bench`.
@@ -39,10 +37,9 @@ fn main() {
     let copybreak: Copybreak = copybreak.parse().expect("off or auto");
     let len: usize = len.parse().expect("bytes");
     let mut bench = Bench::new(copybreak);
-    // Relaxed: there is one thread.
-    let tick = || Duration::from_nanos(CLOCK_NS.fetch_add(TICK_NS, Ordering::Relaxed));
+    clock::set(Costs { cpu: WORK, submit: WORK, poll: WORK });
     let offload = mem::replace(&mut bench.offload, Offload::new(None, copybreak));
-    bench.offload = offload.timed_by(WorkClock::Running(tick));
+    bench.offload = offload.timed_by(WorkClock::Running(clock::now));
     // Nagle would wait for acknowledgements, and time stands still.
     bench.sender.set_nodelay(bench.now, bench.client, true);
     let (bytes, mut buffer) = (pattern(len), vec![0; len]);

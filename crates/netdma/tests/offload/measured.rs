@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// A segment, and what each receive asks for.
-const LEN: usize = 8 << 10;
+pub(crate) const LEN: usize = 8 << 10;
 
-fn bench(copybreak: Copybreak, costs: Costs) -> Bench {
+pub(crate) fn bench(copybreak: Copybreak, costs: Costs) -> Bench {
     clock::set(costs);
     // The headers of a full segment: there are timestamps.
     let mut bench = Bench::with_mtu(copybreak, 1 << 20, LEN + 52);
@@ -22,7 +22,7 @@ fn bench(copybreak: Copybreak, costs: Costs) -> Bench {
     bench
 }
 
-fn micros(cpu: u64, submit: u64, poll: u64) -> Costs {
+pub(crate) fn micros(cpu: u64, submit: u64, poll: u64) -> Costs {
     let [cpu, submit, poll] = [cpu, submit, poll].map(Duration::from_micros);
     Costs { cpu, submit, poll }
 }
