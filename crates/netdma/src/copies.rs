@@ -48,8 +48,10 @@ pub(crate) struct Copies<'a> {
     pub(crate) engine: Result<&'a mut Engine, CpuCause>,
     pub(crate) counters: &'a mut Counters,
     pub(crate) bytes_in_flight: &'a mut usize,
-    /// Something waits for the doorbell.
-    pub(crate) issued: &'a mut bool,
+    /// Bytes that wait for the doorbell.
+    pub(crate) unannounced: &'a mut usize,
+    /// With so many it is rung.
+    pub(crate) doorbell_at: usize,
     pub(crate) share: &'a mut Share,
     pub(crate) clock: WorkClock,
     /// What the engine may still be given, in bytes.
@@ -57,6 +59,10 @@ pub(crate) struct Copies<'a> {
 }
 
 impl Copies<'_> {
+    /// What the engine gets at a time while a call takes what it is to return with: it begins while
+    /// the rest is taken, and a doorbell is little beside it. What nobody waits for has one.
+    const DOORBELL_BYTES: usize = 16 << 10;
+
     /// Takes what is queued for `receive`, and issues its copies. Returns why it takes no more; none
     /// if it waits for more.
     pub(crate) fn take(
@@ -67,6 +73,10 @@ impl Copies<'_> {
         receive: &mut Receive,
     ) -> Option<WakeReason> {
         let start = receive.is_measured().then(|| self.clock.now());
+        self.doorbell_at = match receive.waiting {
+            Waiting::Never | Waiting::ForMore => Self::DOORBELL_BYTES,
+            Waiting::Elsewhere => usize::MAX,
+        };
         let shared = self.begin(stack, receive);
         let reason = self.take_all(stack, now, id, receive);
         if let Some(shared) = shared {
@@ -120,7 +130,7 @@ impl Copies<'_> {
     fn ring(&mut self) {
         // What waits may be another receive's: it is not forgotten if this one has no engine.
         if let Ok(engine) = &mut self.engine
-            && std::mem::take(self.issued)
+            && std::mem::take(self.unannounced) > 0
         {
             engine.issue_pending();
         }
@@ -219,7 +229,10 @@ impl Copies<'_> {
             Ok(engine) => match engine.copy(source, target, tag) {
                 Ok(_cookie) => {
                     *self.bytes_in_flight += len;
-                    *self.issued = true;
+                    *self.unannounced += len;
+                    if *self.unannounced >= self.doorbell_at {
+                        self.ring();
+                    }
                     return None;
                 }
                 // The CPU below the engine does whatever there is room for.

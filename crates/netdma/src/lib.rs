@@ -71,7 +71,7 @@
 //! | `tcp_service_net_dma(.., wait)` | [`Offload::reap`], which never waits. One load of the completion word ends any number of copies |
 //! | the drain when the window is 0 | whoever sleeps while copies are in flight wakes at their end ([`Offload::poll_timeout`], [`Offload::arm`]), and [`Offload::reap`] releases their segments, which opens the window |
 //! | no double ACK after an early copy | acknowledgments are decided once, at the end of a turn ([`Stack::poll_transmit`](netstack::Stack::poll_transmit)); released memory is announced only if the window can be twice what it is |
-//! | `dma_issue_pending_all` at the end of `net_rx_action` | one doorbell for what [`Offload::serve`] issued |
+//! | `dma_issue_pending_all` at the end of `net_rx_action` | one doorbell for what [`Offload::serve`] issued, and some more if that is much and a call waits for it |
 //! | `net.ipv4.tcp_dma_copybreak` | [`Copybreak`] |
 //! | `MSG_PEEK` does not pin | [`Offload::peek`]: never offloaded, counted as [`CpuCause::Peek`] |
 //! | `MSG_TRUNC` pins and does not copy; lost data until 2012 | [`Destination::Nowhere`]: there is no buffer that anything could be copied to |

@@ -195,7 +195,7 @@ impl Offload {
     /// Moves what is queued on `socket` into the buffers of its posted receives, in the order in
     /// which they were posted: the early copy. Call it for each socket that became readable or is
     /// over, after each batch of packets and before any program wakes. Copies given to the engine
-    /// have one doorbell. What the engine refuses is done by the CPU at that moment too, but has not
+    /// have one doorbell, or some if a call waits for them. What the engine refuses is done by the CPU at that moment too, but has not
     /// ended before [`reap`](Self::reap) says so.
     ///
     /// Returns whether somebody has something to look at: `false` if all that came was for a reader
@@ -204,7 +204,7 @@ impl Offload {
         self.advance(now);
         let Some(mut id) = self.receives.first(socket) else { return true };
         let mut wakes = false;
-        let mut issued = false;
+        let mut unannounced = 0;
         while let Some(receive) = self.receives.get_mut(id) {
             let before = receive.in_flight;
             let mut copies = Copies {
@@ -216,7 +216,8 @@ impl Offload {
                 ),
                 counters: &mut self.counters,
                 bytes_in_flight: &mut self.bytes_in_flight,
-                issued: &mut issued,
+                unannounced: &mut unannounced,
+                doorbell_at: usize::MAX,
                 share: &mut self.lessons.share,
                 clock: self.lessons.clock,
                 budget: usize::MAX,
@@ -235,7 +236,9 @@ impl Offload {
             let Some(next) = self.receives.first(socket) else { break };
             id = next;
         }
-        if issued && let Some(engine) = &mut self.engine {
+        if unannounced > 0
+            && let Some(engine) = &mut self.engine
+        {
             engine.issue_pending();
         }
         wakes

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dmaengine::{Status, SubmitError, lend};
-use netdma::{Busy, Copybreak, CpuCause, Request};
+use netdma::{Busy, Copybreak, CpuCause, Request, Waiting};
 
 use crate::bench::{Bench, Order, RING, cpu_bytes, pattern};
 
@@ -35,6 +35,38 @@ fn the_engine_copies_and_one_doorbell_starts_a_batch() {
     assert_eq!(buffer[..data.len()], data);
     assert_eq!(bench.offload.counters().bytes_by_engine, data.len() as u64);
     assert_eq!(bench.offload.counters().bytes_by_cpu_total(), 0);
+}
+
+#[test]
+fn the_engine_begins_before_a_long_call_has_taken_all() {
+    const SEGMENT: usize = 4 << 10;
+    for (waiting, len, doorbells) in [
+        (Waiting::Never, 12 << 10, 1),
+        (Waiting::Never, 16 << 10, 1),
+        (Waiting::Never, 20 << 10, 2),
+        (Waiting::Never, 64 << 10, 4),
+        (Waiting::ForMore, 64 << 10, 4),
+        (Waiting::Elsewhere, 64 << 10, 1),
+    ] {
+        // The headers of a full segment: there are timestamps.
+        let mut bench = Bench::with_mtu(Copybreak::Bytes(0), 1 << 20, SEGMENT + 52);
+        let data = pattern(len);
+        bench.send(&data);
+        let mut buffer = vec![0; len];
+        lend(&mut buffer, |target| {
+            let request = Request { waiting, ..Request::default() };
+            let receive = bench.offload.post(bench.server, target, request);
+            bench.serve();
+            {
+                let script = bench.script.lock().unwrap();
+                assert_eq!(script.submitted, (len / SEGMENT) as u64, "one copy a segment");
+                assert_eq!(script.doorbells, doorbells, "{waiting:?}, {len} bytes");
+            }
+            bench.reap();
+            assert_eq!(bench.offload.withdraw(receive), Ok(len));
+        });
+        assert_eq!(buffer, data);
+    }
 }
 
 #[test]
