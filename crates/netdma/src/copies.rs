@@ -1,6 +1,6 @@
 //! Taking segments for one receive, and issuing their copies.
 
-use dmaengine::{PacketBuf, PacketSlice, Queue, Refused, SubmitError, Target};
+use dmaengine::{Flags, PacketBuf, PacketSlice, Queue, Refused, SubmitError, Target};
 use netstack::{Charge, Instant, ReceiveStatus, Segment, SocketId, Stack};
 
 use crate::{
@@ -56,6 +56,8 @@ pub(crate) struct Copies<'a> {
     pub(crate) clock: WorkClock,
     /// What the engine may still be given, in bytes.
     pub(crate) budget: usize,
+    /// How the engine copies.
+    pub(crate) flags: Flags,
 }
 
 impl Copies<'_> {
@@ -226,7 +228,7 @@ impl Copies<'_> {
     fn give(&mut self, source: PacketSlice, target: Target, tag: Tag) -> Option<Tag> {
         let len = target.len();
         let (source, target, cause, tag) = match &mut self.engine {
-            Ok(engine) => match engine.copy(source, target, tag) {
+            Ok(engine) => match engine.copy_with(source, target, self.flags, tag) {
                 Ok(_cookie) => {
                     *self.bytes_in_flight += len;
                     *self.unannounced += len;

@@ -51,6 +51,9 @@
 //! ([`CpuCause::Shared`]): a reader that looks on while an engine copies has saved nothing. Where to cut is
 //! learned from who was late.
 //!
+//! An engine that can choose ([`Capabilities::CACHE_HINT`](dmaengine::Capabilities::CACHE_HINT)) is asked
+//! to write to a cache what finds room there, since the program reads it next.
+//!
 //! *Does the engine do it?* Whatever it refuses (full ring, memory that it cannot reach) or is not trusted
 //! with for the moment (after a failure) is copied by the CPU too, and counted by its [cause](CpuCause).
 //!

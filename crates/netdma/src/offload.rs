@@ -3,8 +3,8 @@
 use std::{os::fd::BorrowedFd, sync::Arc, time::Duration};
 
 use dmaengine::{
-    Channel, Clock, Done, DrivenClock, Fallback, FallbackOptions, FallbackStats, PacketSlice,
-    Queue, Status, Target,
+    Capabilities, Channel, Clock, Done, DrivenClock, Fallback, FallbackOptions, FallbackStats,
+    Flags, PacketSlice, Queue, Status, Target,
 };
 use netstack::{ConnectionError, Instant, SocketId, Stack};
 
@@ -22,6 +22,10 @@ use crate::{
 /// and later: these take about 4 s.
 const HOPELESS_RESETS: u64 = 5;
 
+/// Buffers up to this length, in bytes, find room in the last-level cache that the receiving thread
+/// shares with others and with the packets: they are there when it reads them.
+const CACHE_BYTES: usize = 4 << 20;
+
 /// The receive copy offload of one stack.
 #[derive(Debug)]
 pub struct Offload {
@@ -37,6 +41,8 @@ pub struct Offload {
     counters: Counters,
     /// Of the copies that have not ended.
     bytes_in_flight: usize,
+    /// Has the engine write to a cache; nothing if it cannot choose.
+    to_cache: Flags,
     lessons: Lessons,
 }
 
@@ -52,6 +58,13 @@ impl Offload {
             keeps_order: false,
             ..FallbackOptions::default()
         });
+        // Of the engine itself: the CPU below it heeds hints, too.
+        let heeds =
+            |channel: &Channel| channel.info().capabilities.contains(Capabilities::CACHE_HINT);
+        let to_cache = match channel.as_ref().is_some_and(heeds) {
+            true => Flags::TO_CACHE,
+            false => Flags::empty(),
+        };
         let engine = channel.map(|channel| Queue::new(channel.layered(&layer)));
         Self {
             engine,
@@ -63,6 +76,7 @@ impl Offload {
             unsettled: Vec::new(),
             counters: Counters::default(),
             bytes_in_flight: 0,
+            to_cache,
             lessons: Lessons::new(WorkClock::Still),
         }
     }
@@ -221,6 +235,10 @@ impl Offload {
                 share: &mut self.lessons.share,
                 clock: self.lessons.clock,
                 budget: usize::MAX,
+                flags: match receive.len {
+                    0..=CACHE_BYTES => self.to_cache,
+                    _ => Flags::empty(),
+                },
             };
             let reason = copies.take(stack, now, id, receive);
             receive.is_early = true;

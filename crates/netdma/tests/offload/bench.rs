@@ -48,6 +48,8 @@ pub(crate) struct Script {
     pub(crate) refuse: Option<SubmitError>,
     pub(crate) submitted: u64,
     pub(crate) doorbells: u64,
+    /// Those of the last copy.
+    pub(crate) flags: Flags,
 }
 
 /// A copy that was submitted.
@@ -88,7 +90,7 @@ unsafe impl DmaChannel for ScriptedChannel {
     unsafe fn submit(
         &mut self,
         operation: &Operation<'_>,
-        _: Flags,
+        flags: Flags,
     ) -> Result<Cookie, SubmitError> {
         let Operation::Memcpy { source, target, len } = *operation else {
             return Err(SubmitError::Unsupported { operation: operation.kind() });
@@ -101,6 +103,7 @@ unsafe impl DmaChannel for ScriptedChannel {
             return Err(SubmitError::RingFull);
         }
         script.submitted += 1;
+        script.flags = flags;
         clock::on_submit();
         let cookie = self.next;
         self.next = cookie.next();
@@ -198,6 +201,15 @@ impl Bench {
     }
 
     pub(crate) fn with_mtu(copybreak: Copybreak, receive_buffer: usize, mtu: usize) -> Self {
+        Self::with_engine(copybreak, receive_buffer, mtu, Capabilities::MEMCPY)
+    }
+
+    pub(crate) fn with_engine(
+        copybreak: Copybreak,
+        receive_buffer: usize,
+        mtu: usize,
+        capabilities: Capabilities,
+    ) -> Self {
         let script = Arc::new(Mutex::new(Script {
             order: Order::Copy,
             ends: u64::MAX,
@@ -205,10 +217,11 @@ impl Bench {
             refuse: None,
             submitted: 0,
             doorbells: 0,
+            flags: Flags::empty(),
         }));
         let channel = ScriptedChannel {
             info: ChannelInfo {
-                capabilities: Capabilities::MEMCPY,
+                capabilities,
                 ring_size: RING,
                 ..ChannelInfo::new("scripted", Kind::Software)
             },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dmaengine::{Status, SubmitError, lend};
+use dmaengine::{Capabilities, Flags, Status, SubmitError, lend};
 use netdma::{Busy, Copybreak, CpuCause, Request, Waiting};
 
 use crate::bench::{Bench, Order, RING, cpu_bytes, pattern};
@@ -66,6 +66,29 @@ fn the_engine_begins_before_a_long_call_has_taken_all() {
             assert_eq!(bench.offload.withdraw(receive), Ok(len));
         });
         assert_eq!(buffer, data);
+    }
+}
+
+#[test]
+fn an_engine_that_can_choose_writes_what_finds_room_to_a_cache() {
+    let chooses = Capabilities::MEMCPY | Capabilities::CACHE_HINT;
+    for (capabilities, len, flags) in [
+        (chooses, 1000, Flags::TO_CACHE),
+        (chooses, 4 << 20, Flags::TO_CACHE),
+        (chooses, (4 << 20) + 1, Flags::empty()),
+        (Capabilities::MEMCPY, 1000, Flags::empty()),
+    ] {
+        let mut bench = Bench::with_engine(Copybreak::Bytes(0), 1 << 20, 1500, capabilities);
+        bench.send(&pattern(1000));
+        let mut buffer = vec![0; len];
+        lend(&mut buffer, |target| {
+            let receive = bench.offload.post(bench.server, target, Request::default());
+            bench.serve();
+            bench.reap();
+            assert_eq!(bench.offload.withdraw(receive), Ok(1000));
+        });
+        let script = bench.script.lock().unwrap();
+        assert_eq!((script.submitted, script.flags), (1, flags), "{capabilities:?}, {len} bytes");
     }
 }
 
