@@ -12,6 +12,9 @@ use self::pair::{SERVER, connect, pair, pattern};
 
 mod pair;
 
+/// Whether the engine fails.
+const FAILS: bool = false;
+
 /// What each read asks for, and gets.
 const LEN: usize = 50_000;
 /// A wake-up that is lost shows as this timeout.

@@ -22,6 +22,9 @@ use self::pair::{SERVER, connect, pair_on, pattern};
 
 mod pair;
 
+/// Whether the engine fails.
+const FAILS: bool = false;
+
 /// Copies of which each has its turn.
 const COPIES: u64 = 20;
 /// A stream of so many full segments, again and again until the engine had its copies: the CPU has a

@@ -13,9 +13,13 @@ use std::{
 use netdma::CpuCause;
 use sockets::{ReceiveRing, RecvFlags, TcpListener, TcpStream};
 
-use self::pair::{SERVER, connect, connected, pair, pair_with_arena, pattern};
+use self::pair::{SERVER, check_faults, connect, connected, pair, pair_with_arena, pattern};
 
 mod pair;
+
+/// Whether the engine fails.
+#[allow(dead_code, reason = "as a part of `failing` it goes by the one there")]
+const FAILS: bool = false;
 
 /// A wake-up that is lost shows as this timeout.
 const LOST: Option<Duration> = Some(Duration::from_secs(10));
@@ -80,6 +84,7 @@ fn buffers_come_back_filled_in_order() {
         drop(ring);
         drop(stream);
     });
+    check_faults(&server);
     // By the engine, or by the CPU in its place.
     let counters = server.statistics().offload;
     let [failed, resting] =

@@ -26,12 +26,18 @@ fn config(host: u8) -> Config {
     config
 }
 
-/// What the server copies with: a thread, which fails in the crate `failing`.
+/// What the server copies with: a thread, which fails if the program says so.
 fn device() -> Arc<dyn DmaDevice> {
-    match env!("CARGO_CRATE_NAME") {
-        "failing" => failing::device(1),
-        _ => Arc::new(ThreadsDevice::new(1)),
+    match crate::FAILS {
+        true => failing::device(1),
+        false => Arc::new(ThreadsDevice::new(1)),
     }
+}
+
+/// To be asked after a long stream: an engine that is to fail has failed.
+pub(crate) fn check_faults(server: &Stack) {
+    let counters = server.statistics().offload;
+    assert!(!crate::FAILS || counters.copies_repeated > 0, "nothing has failed: {counters:?}");
 }
 
 /// A client's and a server's stack.
