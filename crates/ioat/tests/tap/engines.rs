@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dmaengine::{DmaDevice, FaultPlan, Faults, Layered};
 use ioat::engine::EngineName;
+use netdma::Counters;
 
 /// Some copies in a hundred meet something.
 const FAULTS: &str = "delay@1/20:3,delay@1/100:5ops,fail@1/40:write-error,fail@1/300x5:read-error,\
@@ -36,5 +37,10 @@ impl Engine {
         }
         let plan: FaultPlan = FAULTS.parse().unwrap();
         Arc::new(Layered::new(device, Faults::new(plan)))
+    }
+
+    /// To be asked after a long stream: an engine that is to fail has failed.
+    pub(crate) fn check_faults(self, counters: &Counters) {
+        assert!(!self.fails || counters.copies_repeated > 0, "nothing has failed: {counters:?}");
     }
 }

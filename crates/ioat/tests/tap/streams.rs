@@ -29,6 +29,7 @@ pub(crate) fn the_kernel_sends_and_we_receive_every_byte() {
         // How much is the engine's depends on how fast it is at the moment.
         let offloads = engine.name() != EngineName::Cpu;
         assert_eq!(copied.by_engine > 0, offloads, "{}: {copied:?}", engine.name());
+        engine.check_faults(&receiver.counters().unwrap());
     }
 }
 
@@ -129,6 +130,7 @@ pub(crate) fn many_connections_at_once_keep_their_bytes_apart() {
                 scope.spawn(move || kernel(number));
             }
         });
+        engine.check_faults(&host.stack().statistics().offload);
     }
 }
 
