@@ -9,7 +9,7 @@ use std::{
         unix::{fs::FileExt, net::UnixStream},
     },
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ioat_model::{
@@ -22,7 +22,8 @@ use rustix::{
     net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
 };
 
-use crate::served::SOON;
+/// Long enough for anything that happens at all.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) const VERSION: u16 = 1;
 pub(crate) const DMA_MAP: u16 = 2;

@@ -16,11 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{
-    bytes,
-    client::*,
-    served::{SOON, Served},
-};
+use crate::{bytes, client::*, served::Served};
 
 const INTX: u32 = 0;
 const MSI: u32 = 1;

@@ -12,11 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{
-    bytes,
-    client::*,
-    served::{SOON, Served},
-};
+use crate::{bytes, client::*, served::Served};
 
 const COMPL: u64 = Control::COMPL_WRITE.bits() as u64;
 /// Where the tests map the guest's first page.

@@ -8,7 +8,6 @@ use std::{
         mpsc::{self, Receiver},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use ioat_model::{
@@ -16,10 +15,7 @@ use ioat_model::{
     vfio_user::{Event, Server},
 };
 
-use crate::client::Client;
-
-/// Long enough for anything that happens at all.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+use crate::client::{Client, SOON};
 
 /// A path for a socket that no other test has.
 pub(crate) fn socket_path() -> PathBuf {

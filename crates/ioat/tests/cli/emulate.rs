@@ -1,5 +1,7 @@
 //! `ioat emulate`: how it begins, ends, and refuses.
 
+mod faults;
+
 use std::{
     fs,
     io::{Read, Write},
