@@ -17,7 +17,8 @@ pub enum EngineName {
     Cpu,
     /// Copy threads, this many.
     Threads(usize),
-    /// The I/OAT driver on the device model in this process, with the model's version.
+    /// The I/OAT driver on the device model in this process, with the model's version. It has no
+    /// faults; [`model::open`] and `ioat emulate` take orders for them.
     Model(Version),
     /// The I/OAT driver on hardware, by PCI address.
     Hardware(PciAddress),

@@ -78,7 +78,7 @@ impl Emulate {
             Interrupts::Msi => InterruptStyle::Msi,
             Interrupts::Intx => InterruptStyle::Intx,
         };
-        // One text, as the engine ioat-model has it too.
+        // The pieces may stand in one option or in several: they are one text for `Faults`.
         let faults = match &faults[..] {
             [] => Faults::none(),
             faults => faults
