@@ -8,12 +8,12 @@ use ioat_model::{
 
 use crate::rig::{BASE, COMPLETION, END, Rig};
 
-const START: u64 = 0x01;
-const APPEND: u64 = 0x02;
-const SUSPEND: u64 = 0x04;
-const ABORT: u64 = 0x08;
-const RESUME: u64 = 0x10;
-const RESET: u64 = 0x20;
+const START: u8 = 0x01;
+const APPEND: u8 = 0x02;
+const SUSPEND: u8 = 0x04;
+const ABORT: u8 = 0x08;
+const RESUME: u8 = 0x10;
+const RESET: u8 = 0x20;
 
 fn config() -> Config {
     Config { version: Version::V1_2, ..Config::default() }
@@ -32,16 +32,15 @@ impl Chain {
     }
 
     fn address(&self, address: u64) {
-        self.0.set(CHAINADDR, Width::W32, address & 0xffff_ffff);
-        self.0.set(CHAINADDR + 4, Width::W32, address >> 32);
+        self.0.chain(address);
     }
 
-    fn command(&self, command: u64) {
-        self.0.set(CHANCMD, Width::W8, command);
+    fn command(&self, command: u8) {
+        self.0.command(command);
     }
 
     fn status(&self) -> u64 {
-        self.0.get(CHANSTS, Width::W64)
+        self.0.status()
     }
 
     /// A null descriptor in a slot, the chain's end.
@@ -125,10 +124,10 @@ fn an_append_in_flight_is_not_lost() {
     model.enable();
     let mut memory = Two(0);
     model.mmio_write(CHANNEL_BLOCK + CHAINADDR, Width::W32, 64);
-    model.mmio_write(CHANNEL_BLOCK + CHANCMD, Width::W8, START);
+    model.mmio_write(CHANNEL_BLOCK + CHANCMD, Width::W8, START.into());
     assert!(model.fetch(&mut memory).is_some());
     memory.0 = 128;
-    model.mmio_write(CHANNEL_BLOCK + CHANCMD, Width::W8, APPEND);
+    model.mmio_write(CHANNEL_BLOCK + CHANCMD, Width::W8, APPEND.into());
     model.retire(0, Ok(Mismatch::empty()), &mut memory);
     assert!(model.fetch(&mut memory).is_some(), "the second");
     model.retire(0, Ok(Mismatch::empty()), &mut memory);

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ioat_model::{
-    Config, PAGE, Stepped,
+    Config, PAGE, Stepped, Version,
     descriptor::{Control, OP_COPY, OP_FILL},
-    registers::{CHANNEL_BLOCK, ChanErr, Width, channel::*},
+    registers::{CHANNEL_BLOCK, ChanErr, Width, channel::*, channel_v1},
 };
 
 /// Bus address of the memory.
@@ -74,24 +74,26 @@ pub(crate) struct Rig {
     // Before the memory: dropped first, so the device never outlives what is mapped.
     pub(crate) device: Stepped,
     memory: Memory,
+    version: Version,
 }
 
 impl Rig {
     pub(crate) fn new(config: Config) -> Self {
+        let version = config.version;
         let device = Stepped::new(config).expect("eventfd");
         let memory = Memory::new(3 * PAGES);
         let middle = memory.pointer().wrapping_add(PAGES * PAGE as usize);
         // SAFETY: `memory` has 3 * PAGES pages and is dropped after the device. Nothing in it is
         // ever borrowed as plain data.
         unsafe { device.map(BASE, middle, PAGES * PAGE as usize) }.expect("aligned");
-        Self { device, memory }
+        Self { device, memory, version }
     }
 
     /// A rig whose channel 0 will find its chain at [`BASE`] and is ready for a doorbell.
     pub(crate) fn armed(config: Config) -> Self {
         let rig = Self::new(config);
         rig.enable();
-        rig.set64(CHAINADDR, BASE);
+        rig.chain(BASE);
         rig
     }
 
@@ -187,12 +189,27 @@ impl Rig {
         self.set(register + 4, Width::W32, value >> 32);
     }
 
+    /// The register of this version: 1.2 has these three in other places.
+    fn place(&self, register: u64) -> u64 {
+        match (self.version, register) {
+            (Version::V1_2, CHAINADDR) => channel_v1::CHAINADDR,
+            (Version::V1_2, CHANCMD) => channel_v1::CHANCMD,
+            (Version::V1_2, CHANSTS) => channel_v1::CHANSTS,
+            _ => register,
+        }
+    }
+
+    /// Writes CHAINADDR.
+    pub(crate) fn chain(&self, address: u64) {
+        self.set64(self.place(CHAINADDR), address);
+    }
+
     pub(crate) fn command(&self, command: u8) {
-        self.set(CHANCMD, Width::W8, command.into());
+        self.set(self.place(CHANCMD), Width::W8, command.into());
     }
 
     pub(crate) fn status(&self) -> u64 {
-        self.get(CHANSTS, Width::W64)
+        self.get(self.place(CHANSTS), Width::W64)
     }
 
     /// CHANSTS bits 2:0.

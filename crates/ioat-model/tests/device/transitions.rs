@@ -1,7 +1,7 @@
-//! Every state with every input, against the table of the module `channel`.
+//! Every state with every input in every version, against the table of the module `channel`.
 
 use ioat_model::{
-    Config, Fault, Faults, State,
+    Config, Fault, Faults, State, Version,
     descriptor::Control,
     registers::{ChanErr, Width, channel::*},
 };
@@ -35,45 +35,81 @@ enum Input {
     Command(u8),
 }
 
+const START: Input = Input::Command(0x01);
+const APPEND: Input = Input::Command(0x02);
 const SUSPEND: Input = Input::Command(0x04);
 const ABORT: Input = Input::Command(0x08);
 const RESUME: Input = Input::Command(0x10);
 const RESET: Input = Input::Command(0x20);
+
+/// The states that a version has.
+fn states(version: Version) -> impl Iterator<Item = State> {
+    STATES.into_iter().filter(move |state| version != Version::V1_2 || *state != State::Armed)
+}
 
 fn inputs() -> impl Iterator<Item = Input> {
     let others = [Input::ChainAddress, Input::More, Input::Same, Input::Step];
     others.into_iter().chain((0..=255).map(Input::Command))
 }
 
+/// Whether it is a command that the version does not have.
+fn is_illegal(version: Version, input: Input) -> bool {
+    match input {
+        START | APPEND => version != Version::V1_2,
+        SUSPEND | ABORT | RESUME | RESET | Input::Command(0) => false,
+        Input::Command(_) => true,
+        _ => false,
+    }
+}
+
+/// Has a channel that has run, or is about to, go on with the descriptor behind the first.
+fn go_on(rig: &Rig, version: Version) {
+    if version == Version::V1_2 {
+        // Linked behind what was the chain's end.
+        rig.store(BASE + 24, &[BASE + 64]);
+        give(rig, APPEND);
+    } else {
+        rig.doorbell(2);
+    }
+}
+
 /// A channel in the state, with CHANERR clear. One descriptor was processed if it has run.
-fn bring(state: State, before: Before) -> Rig {
+fn bring(version: Version, state: State, before: Before) -> Rig {
     let faults = match before {
         Before::Error => Faults::none().at(0, 1, Fault::Error(ChanErr::READ_DATA)),
         Before::Check => Faults::none().at(0, 1, Fault::Error(ChanErr::XOR_P_OR_CRC)),
         _ => Faults::none(),
     };
-    let rig = Rig::new(Config { faults, ..Config::default() });
+    let rig = Rig::new(Config { version, faults, ..Config::default() });
     rig.enable();
     for slot in 0..4 {
         rig.null(BASE + slot * 64, Control::COMPL_WRITE);
+        if version == Version::V1_2 {
+            // Each is the end of its chain.
+            rig.store(BASE + slot * 64 + 24, &[0]);
+        }
     }
     if state == State::Halted && before == Before::PowerUp {
         return rig;
     }
-    rig.set64(CHAINADDR, BASE);
+    rig.chain(BASE);
     if state == State::Armed {
         return rig;
     }
-    rig.doorbell(1);
+    if version == Version::V1_2 {
+        give(&rig, START);
+    } else {
+        rig.doorbell(1);
+    }
     rig.run();
     match (state, before) {
         (State::Done, _) => {}
-        (State::Active, _) => rig.doorbell(2),
-        (State::Suspended, _) => rig.command(0x04),
-        (_, Before::Reset) => rig.command(0x20),
-        (_, Before::Abort) => rig.command(0x08),
+        (State::Active, _) => go_on(&rig, version),
+        (State::Suspended, _) => give(&rig, SUSPEND),
+        (_, Before::Reset) => give(&rig, RESET),
+        (_, Before::Abort) => give(&rig, ABORT),
         _ => {
-            rig.doorbell(2);
+            go_on(&rig, version);
             rig.run();
             rig.set(CHANERR, Width::W32, 0xffff_ffff);
         }
@@ -83,7 +119,7 @@ fn bring(state: State, before: Before) -> Rig {
 
 fn give(rig: &Rig, input: Input) {
     match input {
-        Input::ChainAddress => rig.set64(CHAINADDR, BASE),
+        Input::ChainAddress => rig.chain(BASE),
         Input::More => rig.doorbell(rig.get(DMACOUNT, Width::W16) as u16 + 1),
         Input::Same => rig.doorbell(rig.get(DMACOUNT, Width::W16) as u16),
         Input::Step => drop(rig.device.step()),
@@ -92,17 +128,21 @@ fn give(rig: &Rig, input: Input) {
 }
 
 /// The table, as one reads it.
-fn expected(state: State, before: Before, input: Input) -> State {
-    let known = [SUSPEND, ABORT, RESUME, RESET, Input::Command(0)];
+fn expected(version: Version, state: State, before: Before, input: Input) -> State {
+    let chains = version == Version::V1_2;
+    // What begins a chain, and what the channel is then.
+    let (begins, begun) =
+        if chains { (START, State::Active) } else { (Input::ChainAddress, State::Armed) };
     match (state, input) {
         (_, RESET) => State::Halted,
-        (_, Input::Command(_)) if !known.contains(&input) => State::Halted,
-        (State::Halted, Input::ChainAddress) => match before {
-            Before::PowerUp | Before::Reset | Before::Check => State::Armed,
+        (_, input) if is_illegal(version, input) => State::Halted,
+        (State::Halted, input) if input == begins => match before {
+            Before::PowerUp | Before::Reset | Before::Check => begun,
             Before::Error | Before::Abort => State::Halted,
         },
-        (State::Armed | State::Suspended, Input::ChainAddress) => State::Armed,
-        (State::Armed | State::Active | State::Done, Input::More) => State::Active,
+        (State::Armed | State::Suspended, input) if input == begins => begun,
+        (State::Armed | State::Active | State::Done, Input::More) if !chains => State::Active,
+        (State::Done, APPEND) => State::Active,
         (State::Active, Input::Step) => State::Done,
         (State::Active | State::Done, SUSPEND) => State::Suspended,
         (State::Active | State::Done, ABORT) => State::Halted,
@@ -113,19 +153,21 @@ fn expected(state: State, before: Before, input: Input) -> State {
 
 #[test]
 fn every_input_in_every_state() {
-    for state in STATES {
-        let ways = if state == State::Halted { &BEFORE[..] } else { &[Before::PowerUp] };
-        for before in ways {
-            for input in inputs() {
-                let rig = bring(state, *before);
-                assert_eq!(rig.state(), state as u64, "{before:?}");
-                give(&rig, input);
-                let after = expected(state, *before, input);
-                assert_eq!(rig.state(), after as u64, "{state:?} {before:?} {input:?}");
-                let known = [0, 0x04, 0x08, 0x10, 0x20];
-                let illegal = matches!(input, Input::Command(c) if !known.contains(&c));
-                let errors = if illegal { ChanErr::CHANCMD } else { ChanErr::empty() };
-                assert_eq!(rig.errors(), errors, "{state:?} {input:?}");
+    for version in Version::ALL {
+        for state in states(version) {
+            let ways = if state == State::Halted { &BEFORE[..] } else { &[Before::PowerUp] };
+            for before in ways {
+                for input in inputs() {
+                    let case = format!("{version} {state:?} {before:?} {input:?}");
+                    let rig = bring(version, state, *before);
+                    assert_eq!(rig.state(), state as u64, "{case}");
+                    give(&rig, input);
+                    let after = expected(version, state, *before, input);
+                    assert_eq!(rig.state(), after as u64, "{case}");
+                    let illegal = is_illegal(version, input);
+                    let errors = if illegal { ChanErr::CHANCMD } else { ChanErr::empty() };
+                    assert_eq!(rig.errors(), errors, "{case}");
+                }
             }
         }
     }
@@ -134,46 +176,61 @@ fn every_input_in_every_state() {
 /// (4) of the table.
 #[test]
 fn a_masked_command_error_stops_nothing() {
-    for state in STATES {
-        let rig = bring(state, Before::PowerUp);
-        rig.set(CHANERRMASK, Width::W32, ChanErr::CHANCMD.bits().into());
-        rig.command(0x81);
-        assert_eq!(rig.state(), state as u64);
-        assert_eq!(rig.errors(), ChanErr::CHANCMD);
-        assert_eq!(rig.interrupts(), 0);
+    for version in Version::ALL {
+        for state in states(version) {
+            let rig = bring(version, state, Before::PowerUp);
+            rig.set(CHANERRMASK, Width::W32, ChanErr::CHANCMD.bits().into());
+            rig.command(0x81);
+            assert_eq!(rig.state(), state as u64, "{version}");
+            assert_eq!(rig.errors(), ChanErr::CHANCMD, "{version}");
+            assert_eq!(rig.interrupts(), 0, "{version}");
+        }
     }
 }
 
 /// (1) of the table.
 #[test]
-fn chainaddr_waits_for_unmasked_errors_to_be_cleared() {
-    let rig = bring(State::Halted, Before::PowerUp);
-    rig.command(0x81);
-    rig.command(0x20);
-    rig.set64(CHAINADDR, BASE);
-    assert_eq!(rig.state(), State::Halted as u64);
-    rig.set(CHANERRMASK, Width::W32, ChanErr::CHANCMD.bits().into());
-    rig.set64(CHAINADDR, BASE);
-    assert_eq!(rig.state(), State::Armed as u64, "masked");
+fn a_chain_waits_for_unmasked_errors_to_be_cleared() {
+    for version in Version::ALL {
+        let rig = bring(version, State::Halted, Before::PowerUp);
+        let begin = || {
+            rig.chain(BASE);
+            if version == Version::V1_2 {
+                give(&rig, START);
+            }
+        };
+        rig.command(0x81);
+        rig.command(0x20);
+        begin();
+        assert_eq!(rig.state(), State::Halted as u64, "{version}");
+        rig.set(CHANERRMASK, Width::W32, ChanErr::CHANCMD.bits().into());
+        begin();
+        assert_ne!(rig.state(), State::Halted as u64, "{version}: masked");
+    }
 }
 
-/// A descriptor that is counted while SUSPENDED runs after RESUME.
+/// A descriptor that is counted or appended while SUSPENDED runs after RESUME.
 #[test]
 fn resume_goes_on_with_what_was_counted() {
-    let rig = bring(State::Suspended, Before::PowerUp);
-    give(&rig, Input::More);
-    give(&rig, RESUME);
-    assert_eq!(rig.state(), State::Active as u64);
+    for version in Version::ALL {
+        let rig = bring(version, State::Suspended, Before::PowerUp);
+        go_on(&rig, version);
+        assert_eq!(rig.state(), State::Suspended as u64, "{version}");
+        give(&rig, RESUME);
+        assert_eq!(rig.state(), State::Active as u64, "{version}");
+    }
 }
 
 /// An error that comes while a command waits for the descriptor: the error wins over SUSPEND.
 #[test]
 fn an_error_in_hand_wins_over_suspend() {
-    let rig = bring(State::Done, Before::PowerUp);
-    rig.copy(BASE + 64, END, BASE, 8, Control::empty());
-    rig.doorbell(2);
-    rig.run();
-    assert_eq!(rig.errors(), ChanErr::SOURCE_ADDRESS);
-    rig.command(0x04);
-    assert_eq!(rig.state(), State::Halted as u64);
+    for version in Version::ALL {
+        let rig = bring(version, State::Done, Before::PowerUp);
+        rig.copy(BASE + 64, END, BASE, 8, Control::empty());
+        go_on(&rig, version);
+        rig.run();
+        assert_eq!(rig.errors(), ChanErr::SOURCE_ADDRESS, "{version}");
+        rig.command(0x04);
+        assert_eq!(rig.state(), State::Halted as u64, "{version}");
+    }
 }
