@@ -22,6 +22,12 @@
 //! [`in_process`] on a thread of this process, [`vfio_user`] for QEMU, [`Stepped`] one descriptor at a
 //! time.
 //!
+//! Memory is a trait, [`Memory`]: the model reads and writes words of it in the middle of a
+//! descriptor. Interrupts are values: nothing in the model waits for them, so a shell takes them after
+//! a call ([`Model::take_interrupts`]) and sends them when it likes, under its lock or after. Nothing
+//! is called out of a device that is between two states, and a register access needs nobody to send
+//! to. INTA is a level ([`Model::intx`]), which a client that comes later finds as it is.
+//!
 //! Whatever a driver writes to its registers or its descriptors, the model does not panic and
 //! touches no memory that was not mapped for it. [`Faults`] make it fail to order, in time that is
 //! passed in: the same accesses at the same times have the same effects.
