@@ -70,6 +70,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{event::PollFlags, io::Errno};
@@ -77,7 +78,7 @@ use rustix::{event::PollFlags, io::Errno};
 use self::{
     device::Device,
     session::Session,
-    socket::{Connection, Ended, wait},
+    socket::{Connection, Ended, pause, wait},
 };
 use crate::model;
 
@@ -113,6 +114,12 @@ pub enum BindError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// A client cannot be accepted for want of files or memory, and waits until it can. Of several
+    /// attempts in a row only the first is reported.
+    Postponed {
+        /// What the system says.
+        error: io::Error,
+    },
     /// A client has connected.
     Connected,
     /// The client has read registers.
@@ -158,6 +165,11 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Postponed { error } => write!(
+                f,
+                "a client has to wait, because it cannot be accepted: {error}; raise that limit, or \
+                 free some of it"
+            ),
             Self::Connected => f.write_str("a client has connected"),
             Self::Read { config, offset, len, value } => {
                 write!(f, "{} {offset:#05x} {len} -> {value:#x}", place(*config))
@@ -179,6 +191,10 @@ const fn place(config: bool) -> &'static str {
 
 /// The most [`Event::Refused`] of one connection: a hostile client shall not fill a log.
 const REPORTED: u64 = 8;
+
+/// How long a client that cannot be accepted waits for the next attempt. Until one succeeds the
+/// listener stays readable, so nothing says when that may be.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A device that waits for its client.
 ///
@@ -211,25 +227,37 @@ impl Server {
         Ok(Self { listener, path: path.to_owned(), identity, device })
     }
 
-    /// Serves one client after the other, until `stop` is readable. Later clients wait.
+    /// Serves one client after the other, until `stop` is readable. Later clients wait, and so does
+    /// one for which the process, or the system, has no file left.
     ///
     /// # Errors
     ///
     /// When the system no longer lets the server wait for clients. What clients do wrong is
     /// reported to `observer` only.
     pub fn run(&self, stop: BorrowedFd<'_>, observer: &mut dyn FnMut(Event)) -> io::Result<()> {
+        let mut postponed = false;
         loop {
-            match wait(self.listener.as_fd(), stop, PollFlags::IN, None) {
-                Ok(()) => {}
+            let ready = wait(self.listener.as_fd(), stop, PollFlags::IN, None);
+            let accepted = ready.and_then(|()| match self.listener.accept() {
+                Ok((stream, _)) => Ok(Some(stream)),
+                // It has gone again.
+                Err(error) if is_transient(&error) => Ok(None),
+                Err(error) if is_shortage(&error) => {
+                    if !postponed {
+                        postponed = true;
+                        observer(Event::Postponed { error });
+                    }
+                    pause(stop, RETRY).map(|()| None)
+                }
+                Err(error) => Err(Ended::Io(error)),
+            });
+            let stream = match accepted {
+                Ok(Some(stream)) => stream,
+                Ok(None) => continue,
                 Err(Ended::Io(error)) => return Err(error),
                 Err(_) => return Ok(()),
-            }
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                // It has gone again.
-                Err(error) if is_transient(&error) => continue,
-                Err(error) => return Err(error),
             };
+            postponed = false;
             observer(Event::Connected);
             if let Ended::Stopped = self.serve(stream, stop, observer) {
                 return Ok(());
@@ -303,6 +331,13 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
         Ok(_) => Err(BindError::InUse(path.to_owned())),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Whether `accept` may work when something else has given back what it has. The client is in the
+/// listener's queue as before.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Whether `accept` may work the next time.

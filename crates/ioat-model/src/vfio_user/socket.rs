@@ -177,3 +177,12 @@ pub(super) fn wait(
         }
     }
 }
+
+/// Lets time pass, unless `stop` is readable before its end.
+pub(super) fn pause(stop: BorrowedFd<'_>, time: Duration) -> Result<(), Ended> {
+    // There is no other file to wait for.
+    match wait(stop, stop, PollFlags::empty(), Some(Instant::now() + time)) {
+        Err(Ended::Stalled) => Ok(()),
+        outcome => outcome,
+    }
+}

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::{DONE, Running, USAGE, folder, ioat, refuses};
 
@@ -91,6 +91,36 @@ fn it_serves_the_device_that_was_ordered_and_traces_it() {
     let accesses: Vec<&str> =
         trace.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
     assert_eq!(accesses, ["bar 0x000 1 -> 0x3", "bar 0x001 1 -> 0x10", "bar 0x008 1 -> 0x34"]);
+}
+
+#[test]
+fn clients_wait_while_there_is_no_file_for_them() {
+    let short = Short::new("files");
+    let socket = short.path("socket");
+    let mut running = Running::listening(&mut ioat(&["emulate", "--socket", &socket]));
+    let enough = getrlimit(Resource::Nofile);
+    // The only numbers that it may give a file are those of its standard streams.
+    let none = Rlimit { current: Some(3), ..enough };
+    let limit = |running: &Running, limit| {
+        prlimit(Some(running.pid()), Resource::Nofile, limit).expect("our own child");
+    };
+    limit(&running, none);
+    let mut client = UnixStream::connect(&socket).expect("it listens");
+    running.wait_for("a client has to wait");
+    limit(&running, enough);
+    running.wait_for("a client has connected");
+    client.write_all(&message(1, &[0, 0, 1, 0])).expect("it reads");
+    client.read_exact(&mut [0; 16]).expect("it replies");
+    drop(client);
+    running.wait_for("connection over: ");
+    // It also ends as it should, and says it once.
+    limit(&running, none);
+    let _client = UnixStream::connect(&socket).expect("it listens");
+    running.wait_for("a client has to wait");
+    running.interrupt();
+    let output = running.finish();
+    assert_eq!(output.status.code(), DONE);
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
