@@ -20,7 +20,8 @@ Usage: cargo xtask <COMMAND>
 Commands:
   test        All tests: unit, property, simulation, model checking, TAP against the kernel's TCP,
               the counts of `callgrind`, and the guests of `vm`
-  check       Formatting, lints and documentation, with warnings as errors
+  check       Formatting, lints and documentation, with warnings as errors; of the fuzz targets the
+              first two
   callgrind   Instructions that the I/OAT driver takes; fails where they are more than allowed
   miri        Unit tests of dmaengine under Miri, those that it can follow (TEST...: those of that
               name only); needs a nightly toolchain, and is no part of `test`
@@ -84,6 +85,12 @@ fn test() -> Result<(), Failed> {
 fn check() -> Result<(), Failed> {
     cargo(&["fmt", "--all", "--check"], &[])?;
     cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])?;
+    // The fuzz targets are apart from the workspace. Without libFuzzer, which takes a C++ compiler.
+    let fuzz = "crates/ioat-model/fuzz/Cargo.toml";
+    cargo(&["fmt", "--manifest-path", fuzz, "--check"], &[])?;
+    let without_libfuzzer =
+        ["clippy", "--manifest-path", fuzz, "--no-default-features", "--locked"];
+    cargo(&[&without_libfuzzer[..], &["--", "-D", "warnings"]].concat(), &[])?;
     cargo(
         &["doc", "--workspace", "--no-deps", "--document-private-items"],
         &[("RUSTDOCFLAGS", "-D warnings")],
