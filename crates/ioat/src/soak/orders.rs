@@ -90,9 +90,14 @@ impl Device {
         Ok(Self { name, device, registry, orders, model, ordered: Mutex::default() })
     }
 
-    /// Orders a fault in each `interval`.
+    /// Orders a fault in each `interval`, unless the one before has not met an operation yet. An engine
+    /// that rests after each gets one operation a second: orders that pile up meanwhile would fail each
+    /// of these for hours.
     pub(super) fn order_faults(&self, control: &Control, interval: Duration, mut random: Random) {
         while control.pause(interval) {
+            if self.orders.waiting() > 0 {
+                continue;
+            }
             let choices =
                 if self.model.is_some() && random.chance(2) { &MODEL[..] } else { &LAYER };
             let (name, order) = random.of(choices);
