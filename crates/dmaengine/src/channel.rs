@@ -1,8 +1,47 @@
-use std::{fmt::Debug, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Debug},
+    os::fd::BorrowedFd,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     ChannelInfo, Completion, Cookie, FallbackStats, Flags, Operation, OperationKind, Successes,
 };
+
+/// A part of an operation, as errors name it. Sources and targets are counted from 0; the only one
+/// is number 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Argument {
+    /// A source, or a piece of the list of sources.
+    Source(usize),
+    /// A target, or a piece of the list of targets.
+    Target(usize),
+    /// The list of sources.
+    Sources,
+    /// The list of targets.
+    Targets,
+    /// The exclusive or of the sources.
+    P,
+    /// Their sum with coefficients.
+    Q,
+    /// The length.
+    Length,
+}
+
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(number) => write!(f, "source {number}"),
+            Self::Target(number) => write!(f, "target {number}"),
+            Self::Sources => f.write_str("the sources"),
+            Self::Targets => f.write_str("the targets"),
+            Self::P => f.write_str("P"),
+            Self::Q => f.write_str("Q"),
+            Self::Length => f.write_str("the length"),
+        }
+    }
+}
 
 /// Why an operation was not submitted. Nothing of it was shown to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -21,6 +60,12 @@ pub enum SubmitError {
     /// A length of zero moves nothing.
     #[error("the length is zero: there is nothing to do")]
     ZeroLength,
+    /// A piece of a scatter-gather list is empty, and others are not.
+    #[error("{piece} has a length of zero: leave it out")]
+    EmptyPiece {
+        /// Which.
+        piece: Argument,
+    },
     /// Source and target lengths differ.
     #[error("the source has {source_len} bytes and the target {target_len}; they must be equal")]
     LengthMismatch {
@@ -29,10 +74,26 @@ pub enum SubmitError {
         /// The target's length in bytes.
         target_len: usize,
     },
-    /// Source and target share bytes.
-    #[error("source and target overlap")]
-    Overlap,
-    /// The memory at `address` is in no arena that is mapped for this engine.
+    /// A source or a parity is not as long as the first source.
+    #[error("{argument} has {len} bytes and the first source {first_len}; they must be equal")]
+    UnequalLengths {
+        /// Which.
+        argument: Argument,
+        /// Its length in bytes.
+        len: usize,
+        /// The first source's length in bytes.
+        first_len: usize,
+    },
+    /// What is written shares bytes with something else of the operation.
+    #[error("{target} and {other} overlap: give it memory of its own")]
+    Overlap {
+        /// What is written.
+        target: Argument,
+        /// What it shares bytes with.
+        other: Argument,
+    },
+    /// The memory at `address` is in no arena that is mapped for this engine. The address tells which
+    /// argument it is of.
     #[error("the memory at {address:#x} is not mapped for this engine: use arena memory")]
     Unreachable {
         /// The first address that cannot be reached.
@@ -48,15 +109,22 @@ pub enum SubmitError {
     #[error("the channel has no fences: wait for the earlier operations instead")]
     UnsupportedFence,
     /// An address or a length is not a multiple of what the engine needs.
-    #[error("addresses and lengths must be multiples of {alignment} bytes for this engine")]
+    #[error(
+        "{argument} is not aligned: addresses and lengths must be multiples of {alignment} bytes for \
+         this engine"
+    )]
     Misaligned {
+        /// Which: of a piece of a scatter-gather list its address or its length.
+        argument: Argument,
         /// The engine's alignment in bytes ([`crate::ChannelInfo::alignment`]).
         alignment: usize,
     },
     /// A scatter-gather list is too long.
-    #[error("a list has {segments} segments; the channel takes at most {max} on each side")]
+    #[error("{list} have {segments} segments; the channel takes at most {max} on each side")]
     TooManySegments {
-        /// Segments of the longer list.
+        /// Which list: [`Argument::Sources`] or [`Argument::Targets`].
+        list: Argument,
+        /// Its segments.
         segments: usize,
         /// The most ([`crate::ChannelInfo::max_sg`]).
         max: usize,

@@ -112,7 +112,7 @@ mod stats;
 mod status;
 
 pub use capability::{Addressing, Capabilities, ChannelInfo, Kind, Ordering};
-pub use channel::{DmaChannel, Stuck, SubmitError};
+pub use channel::{Argument, DmaChannel, Stuck, SubmitError};
 pub use cookie::Cookie;
 pub use copier::{Batch, Copied, Copier, CopyError, CopyOptions, Copying};
 pub use device::{DmaDevice, MapError, RequestError};

@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use crate::{Capabilities, ChannelInfo, SubmitError};
+use crate::{Argument, Capabilities, ChannelInfo, SubmitError};
 
 /// A piece of memory to be read, in process addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +262,9 @@ impl ChannelInfo {
             }
             Operation::Memset { target, len, .. } => {
                 self.check_kind(OperationKind::Memset, flags)?;
-                self.check_alignment(target.addr() | len)?;
+                self.check_alignment(target.addr() | len, || {
+                    [(Argument::Target(0), target.addr()), (Argument::Length, len)]
+                })?;
                 self.check_len(len)
             }
             _ => {
@@ -283,9 +285,13 @@ impl ChannelInfo {
     ) -> Result<usize, SubmitError> {
         self.check_kind(OperationKind::Memcpy, flags)?;
         let descriptors = self.check_len(len)?;
-        self.check_alignment(source.addr() | target.addr() | len)?;
+        let (from, to) = (source.addr(), target.addr());
+        self.check_alignment(from | to | len, || {
+            [(Argument::Source(0), from), (Argument::Target(0), to), (Argument::Length, len)]
+        })?;
         if overlap((source, len), (target, len)) {
-            return Err(SubmitError::Overlap);
+            let (target, other) = (Argument::Target(0), Argument::Source(0));
+            return Err(SubmitError::Overlap { target, other });
         }
         Ok(descriptors)
     }
@@ -310,7 +316,7 @@ impl ChannelInfo {
             Operation::MemcpySg { sources, targets } => self.check_sg(sources, targets),
             Operation::Xor { sources, target, len } => {
                 self.check_sources(sources, None, self.max_xor, len)?;
-                self.check_targets(sources, &[target.cast_const()], len)
+                self.check_targets(sources, &[(Argument::Target(0), target.cast_const())], len)
             }
             Operation::XorVal { sources, len } => {
                 self.check_sources(sources, None, self.max_xor, len)?;
@@ -318,14 +324,14 @@ impl ChannelInfo {
             }
             Operation::Pq { sources, coefficients, p, q, len } => {
                 self.check_sources(sources, Some(coefficients), self.max_pq, len)?;
+                let p = p.map(|p| (Argument::P, p.as_ptr().cast_const()));
+                let q = q.map(|q| (Argument::Q, q.as_ptr().cast_const()));
                 match (p, q) {
                     (None, None) => Err(SubmitError::NoTarget),
                     (Some(one), None) | (None, Some(one)) => {
-                        self.check_targets(sources, &[one.as_ptr()], len)
+                        self.check_targets(sources, &[one], len)
                     }
-                    (Some(p), Some(q)) => {
-                        self.check_targets(sources, &[p.as_ptr(), q.as_ptr()], len)
-                    }
+                    (Some(p), Some(q)) => self.check_targets(sources, &[p, q], len),
                 }
             }
             Operation::PqVal { sources, coefficients, p, q, len } => {
@@ -333,8 +339,9 @@ impl ChannelInfo {
                 if p.is_none() && q.is_none() {
                     return Err(SubmitError::NoTarget);
                 }
-                for syndrome in [p, q].into_iter().flatten() {
-                    self.check_alignment(syndrome.addr().get())?;
+                for (argument, syndrome) in [(Argument::P, p), (Argument::Q, q)] {
+                    let place = syndrome.map_or(0, |syndrome| syndrome.addr().get());
+                    self.check_alignment(place, || [(argument, place)])?;
                 }
                 self.check_len(len)
             }
@@ -354,20 +361,30 @@ impl ChannelInfo {
         Ok(descriptors)
     }
 
-    /// Checks a bitwise or of addresses and lengths: its low bits are those of any of them.
+    /// Checks a bitwise or of addresses and lengths: its low bits are those of any of them. Only if
+    /// one is wrong `each` has to tell them apart.
     #[inline]
-    fn check_alignment(&self, places: usize) -> Result<(), SubmitError> {
-        if places & (self.alignment.get() - 1) == 0 {
+    fn check_alignment<I: IntoIterator<Item = (Argument, usize)>>(
+        &self,
+        all: usize,
+        each: impl FnOnce() -> I,
+    ) -> Result<(), SubmitError> {
+        let (alignment, rest) = (self.alignment.get(), self.alignment.get() - 1);
+        if all & rest == 0 {
             return Ok(());
         }
-        Err(SubmitError::Misaligned { alignment: self.alignment.get() })
+        let wrong = each().into_iter().find(|(_, place)| place & rest != 0);
+        let argument = wrong.map_or(Argument::Length, |(argument, _)| argument);
+        Err(SubmitError::Misaligned { argument, alignment })
     }
 
     fn check_sg(&self, sources: &[Segment], targets: &[SegmentMut]) -> Result<usize, SubmitError> {
         let max = self.max_sg;
-        for segments in [sources.len(), targets.len()] {
+        for (list, segments) in
+            [(Argument::Sources, sources.len()), (Argument::Targets, targets.len())]
+        {
             if segments > max {
-                return Err(SubmitError::TooManySegments { segments, max });
+                return Err(SubmitError::TooManySegments { list, segments, max });
             }
         }
         let source_len = total(sources.iter().map(|piece| piece.len));
@@ -375,25 +392,32 @@ impl ChannelInfo {
         if source_len != target_len {
             return Err(SubmitError::LengthMismatch { source_len, target_len });
         }
-        if sources.iter().any(|piece| piece.len == 0) || targets.iter().any(|piece| piece.len == 0)
-        {
-            return Err(SubmitError::ZeroLength);
-        }
+        // Before the pieces: of lists that are empty, or have nothing but empty pieces.
         self.check_len(source_len)?;
-        let mut places = 0;
-        for (index, target) in targets.iter().enumerate() {
-            places |= target.address.addr() | target.len;
-            let one = (target.address.cast_const(), target.len);
-            if sources.iter().any(|source| overlap((source.address, source.len), one))
-                || targets[..index]
-                    .iter()
-                    .any(|other| overlap((other.address.cast_const(), other.len), one))
-            {
-                return Err(SubmitError::Overlap);
+        let from = || sources.iter().map(|piece| (piece.address, piece.len));
+        let to = || targets.iter().map(|piece| (piece.address.cast_const(), piece.len));
+        if let Some(number) = from().position(|(_, len)| len == 0) {
+            return Err(SubmitError::EmptyPiece { piece: Argument::Source(number) });
+        }
+        if let Some(number) = to().position(|(_, len)| len == 0) {
+            return Err(SubmitError::EmptyPiece { piece: Argument::Target(number) });
+        }
+        for (number, target) in to().enumerate() {
+            let source = from().position(|source| overlap(source, target)).map(Argument::Source);
+            let earlier = || to().take(number).position(|earlier| overlap(earlier, target));
+            if let Some(other) = source.or_else(|| earlier().map(Argument::Target)) {
+                return Err(SubmitError::Overlap { target: Argument::Target(number), other });
             }
         }
-        places |= sources.iter().fold(0, |all, piece| all | piece.address.addr() | piece.len);
-        self.check_alignment(places)?;
+        let all = from().chain(to()).fold(0, |all, (first, len)| all | first.addr() | len);
+        self.check_alignment(all, || {
+            let place = |(first, len): (*const u8, usize)| first.addr() | len;
+            let sources = from().map(place).enumerate();
+            let targets = to().map(place).enumerate();
+            sources
+                .map(|(number, place)| (Argument::Source(number), place))
+                .chain(targets.map(|(number, place)| (Argument::Target(number), place)))
+        })?;
         let descriptors = pieces(sources, targets, self.xfercap.get()).count();
         if descriptors > self.ring_size {
             return Err(SubmitError::TooManyDescriptors { descriptors, max: self.ring_size });
@@ -418,21 +442,28 @@ impl ChannelInfo {
             let coefficients = coefficients.len();
             return Err(SubmitError::CoefficientCount { sources: count, coefficients });
         }
-        self.check_alignment(sources.iter().fold(len, |all, source| all | source.addr()))
+        self.check_alignment(sources.iter().fold(len, |all, source| all | source.addr()), || {
+            let sources = sources.iter().enumerate();
+            sources
+                .map(|(number, source)| (Argument::Source(number), source.addr()))
+                .chain([(Argument::Length, len)])
+        })
     }
 
     fn check_targets(
         &self,
         sources: &[*const u8],
-        targets: &[*const u8],
+        targets: &[(Argument, *const u8)],
         len: usize,
     ) -> Result<usize, SubmitError> {
         let descriptors = self.check_len(len)?;
-        for (index, &target) in targets.iter().enumerate() {
-            self.check_alignment(target.addr())?;
-            let others = sources.iter().chain(&targets[..index]);
-            if others.into_iter().any(|&other| overlap((other, len), (target, len))) {
-                return Err(SubmitError::Overlap);
+        for (index, &(target, first)) in targets.iter().enumerate() {
+            self.check_alignment(first.addr(), || [(target, first.addr())])?;
+            let shares = |&other: &*const u8| overlap((other, len), (first, len));
+            let source = sources.iter().position(shares).map(Argument::Source);
+            let earlier = || targets[..index].iter().find(|(_, earlier)| shares(earlier));
+            if let Some(other) = source.or_else(|| earlier().map(|&(argument, _)| argument)) {
+                return Err(SubmitError::Overlap { target, other });
             }
         }
         Ok(descriptors)

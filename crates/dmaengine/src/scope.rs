@@ -45,8 +45,8 @@ pub use self::{
     prefix::{Prefix, PrefixError},
 };
 use crate::{
-    Channel, Operation, Refused, SubmitError, Syndromes, memory::abort_for_memory, queue::Lists,
-    segments::Segments,
+    Argument, Channel, Operation, Refused, SubmitError, Syndromes, memory::abort_for_memory,
+    queue::Lists, segments::Segments,
 };
 
 /// Where operations on borrowed memory are started: what [`scope`] gives to its closure.
@@ -212,7 +212,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: as in `copy`; all have the same length.
         let submitted = unsafe {
             self.start(&[], |lists, _| {
-                let (sources, len) = lists.sources(pieces(sources), [Some(target_len), None])?;
+                let others = [(Argument::Target(0), Some(target_len)), (Argument::Q, None)];
+                let (sources, len) = lists.sources(pieces(sources), others)?;
                 Ok(Operation::Xor { sources, target: to, len })
             })
         };
@@ -232,7 +233,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: as in `copy`; nothing is written.
         unsafe {
             self.start(&[], |lists, _| {
-                let (sources, len) = lists.sources(pieces(sources), [None; 2])?;
+                let none = [(Argument::P, None), (Argument::Q, None)];
+                let (sources, len) = lists.sources(pieces(sources), none)?;
                 Ok(Operation::XorVal { sources, len })
             })
         }
@@ -249,7 +251,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         coefficients: &[u8],
         mut syndromes: Syndromes<&'env mut [u8]>,
     ) -> Result<(), Refused<(), Syndromes<&'env mut [u8]>, ()>> {
-        let lens = [&syndromes.p, &syndromes.q].map(|to| to.as_ref().map(|to| to.len()));
+        let len = |to: &Option<&mut [u8]>| to.as_ref().map(|to| to.len());
+        let lens = [(Argument::P, len(&syndromes.p)), (Argument::Q, len(&syndromes.q))];
         let [p, q] = [&mut syndromes.p, &mut syndromes.q]
             .map(|to| to.as_mut().and_then(|to| NonNull::new(to.as_mut_ptr())));
         // SAFETY: as in `copy`; all have the same length.
@@ -283,7 +286,8 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         // SAFETY: as in `copy`; nothing is written.
         unsafe {
             self.start(coefficients, |lists, coefficients| {
-                let lens = both.map(|from| from.map(<[u8]>::len));
+                let [p_len, q_len] = both.map(|from| from.map(<[u8]>::len));
+                let lens = [(Argument::P, p_len), (Argument::Q, q_len)];
                 let (sources, len) = lists.sources(pieces(sources), lens)?;
                 Ok(Operation::PqVal { sources, coefficients, p, q, len })
             })

@@ -2,8 +2,8 @@ use std::ptr::NonNull;
 
 use super::{Suite, client::Client, memory::Block, samples::declared};
 use crate::{
-    Addressing, Arena, DmaChannel, Flags, Operation, OperationKind, Segment, SegmentMut, Status,
-    SubmitError,
+    Addressing, Arena, Argument, DmaChannel, Flags, Operation, OperationKind, Segment, SegmentMut,
+    Status, SubmitError,
 };
 
 impl Suite<'_> {
@@ -177,11 +177,11 @@ impl Wrong {
     }
 
     /// Refuses what is not aligned, if the channel minds.
-    fn misaligned(&self, client: &mut Client, operations: &[Operation<'_>]) {
+    fn misaligned(&self, client: &mut Client, operations: &[(Argument, Operation<'_>)]) {
         let alignment = self.unit;
         if alignment > 1 {
-            for operation in operations {
-                self.refuse(client, operation, SubmitError::Misaligned { alignment });
+            for &(argument, ref operation) in operations {
+                self.refuse(client, operation, SubmitError::Misaligned { argument, alignment });
             }
         }
     }
@@ -194,16 +194,17 @@ impl Wrong {
         self.misaligned(
             client,
             &[
-                copy(from.wrapping_add(1), to, len),
-                copy(from, to.wrapping_add(1), len),
-                copy(from, to, len - 1),
+                (Argument::Source(0), copy(from.wrapping_add(1), to, len)),
+                (Argument::Target(0), copy(from, to.wrapping_add(1), len)),
+                (Argument::Length, copy(from, to, len - 1)),
             ],
         );
-        self.refuse(client, &copy(to, to, len), SubmitError::Overlap);
+        let overlap = overlap(Argument::Target(0), Argument::Source(0));
+        self.refuse(client, &copy(to, to, len), overlap);
         for shared in (*unit..len).step_by(*unit) {
             let behind = to.wrapping_add(len - shared);
-            self.refuse(client, &copy(to, behind, len), SubmitError::Overlap);
-            self.refuse(client, &copy(behind, to, len), SubmitError::Overlap);
+            self.refuse(client, &copy(to, behind, len), overlap);
+            self.refuse(client, &copy(behind, to, len), overlap);
         }
         let mut block = Block::random(client.arena(), 2 * len, 6);
         for (from, to) in [(0, len), (len, 0)] {
@@ -222,7 +223,13 @@ impl Wrong {
         let (target, len) = (self.target.at(0), self.len);
         let fill = |target, len| Operation::Memset { pattern: 1, target, len };
         self.lengths(client, |len| fill(target, len));
-        self.misaligned(client, &[fill(target.wrapping_add(1), len), fill(target, len - 1)]);
+        self.misaligned(
+            client,
+            &[
+                (Argument::Target(0), fill(target.wrapping_add(1), len)),
+                (Argument::Length, fill(target, len - 1)),
+            ],
+        );
     }
 
     fn memcpy_sg(&self, client: &mut Client) {
@@ -248,11 +255,11 @@ impl Wrong {
         refuse(client, &[from(0, 2)], &[to(0, 1)], mismatch(2, 1));
         let many_sources: Vec<_> = (0..=max).map(|at| from(at, 1)).collect();
         let many_targets: Vec<_> = (0..=max).map(|at| to(at, 1)).collect();
-        let too_many = SubmitError::TooManySegments { segments: max + 1, max };
-        refuse(client, &many_sources, &[to(0, max + 1)], too_many);
-        refuse(client, &[from(0, max + 1)], &many_targets, too_many);
+        let too_many = |list| SubmitError::TooManySegments { list, segments: max + 1, max };
+        refuse(client, &many_sources, &[to(0, max + 1)], too_many(Argument::Sources));
+        refuse(client, &[from(0, max + 1)], &many_targets, too_many(Argument::Targets));
         let inside = SegmentMut { address: self.source.at(0), len: unit };
-        refuse(client, &[from(0, 1)], &[inside], SubmitError::Overlap);
+        refuse(client, &[from(0, 1)], &[inside], overlap(Argument::Target(0), Argument::Source(0)));
         let long = client.info().xfercap.get().saturating_mul(client.info().ring_size);
         if long < isize::MAX.unsigned_abs() - unit {
             let len = long.next_multiple_of(unit) + unit;
@@ -260,29 +267,31 @@ impl Wrong {
             refuse(client, &[source], &[target], SubmitError::TooLong { len, max: long });
         }
         if unit > 1 {
-            let error = SubmitError::Misaligned { alignment: unit };
+            let error = |argument| SubmitError::Misaligned { argument, alignment: unit };
             let off = Segment { address: self.source.at(1), len: unit };
-            refuse(client, &[off], &[to(0, 1)], error);
+            refuse(client, &[off], &[to(0, 1)], error(Argument::Source(0)));
             let off = SegmentMut { address: self.target.at(1), len: unit };
-            refuse(client, &[from(0, 1)], &[off], error);
+            refuse(client, &[from(0, 1)], &[off], error(Argument::Target(0)));
             let short = (Segment { len: unit - 1, ..from(0, 1) }, to(0, 1));
             let short = (short.0, SegmentMut { len: unit - 1, ..short.1 });
-            refuse(client, &[short.0], &[short.1], error);
+            refuse(client, &[short.0], &[short.1], error(Argument::Source(0)));
         }
         if max < 2 {
             return;
         }
-        refuse(client, &[from(0, 1), from(2, 0)], &[to(0, 1)], SubmitError::ZeroLength);
-        refuse(client, &[from(0, 1)], &[to(2, 0), to(0, 1)], SubmitError::ZeroLength);
+        let empty = |piece| SubmitError::EmptyPiece { piece };
+        refuse(client, &[from(0, 1), from(2, 0)], &[to(0, 1)], empty(Argument::Source(1)));
+        refuse(client, &[from(0, 1)], &[to(2, 0), to(0, 1)], empty(Argument::Target(0)));
         // Sums that no address space holds.
         let endless = |len| Segment { len, ..from(0, 1) };
         let error = SubmitError::LengthMismatch { source_len: usize::MAX, target_len: unit };
         refuse(client, &[endless(usize::MAX), endless(usize::MAX)], &[to(0, 1)], error);
         if client.fitting(2 * unit, 1) == 2 * unit {
             let two = [from(0, 1), from(2, 1)];
-            refuse(client, &two, &[to(0, 1), to(0, 1)], SubmitError::Overlap);
+            let overlap = |other| overlap(Argument::Target(1), other);
+            refuse(client, &two, &[to(0, 1), to(0, 1)], overlap(Argument::Target(0)));
             let inside = SegmentMut { address: self.source.at(2 * unit), len: unit };
-            refuse(client, &two, &[to(0, 1), inside], SubmitError::Overlap);
+            refuse(client, &two, &[to(0, 1), inside], overlap(Argument::Source(1)));
         }
         self.more_pieces_than_the_ring_holds(client);
     }
@@ -336,16 +345,24 @@ impl Wrong {
         self.refuse(client, &of(kind, &pointers, target, len), error);
         self.lengths(client, |len| of(kind, one, target, len));
         let off = [pointers[0].wrapping_add(1)];
-        self.misaligned(client, &[of(kind, &off, target, len), of(kind, one, target, len - 1)]);
+        self.misaligned(
+            client,
+            &[
+                (Argument::Source(0), of(kind, &off, target, len)),
+                (Argument::Length, of(kind, one, target, len - 1)),
+            ],
+        );
         if kind == OperationKind::XorVal {
             return;
         }
-        self.misaligned(client, &[of(kind, one, target.wrapping_add(1), len)]);
+        let off = of(kind, one, target.wrapping_add(1), len);
+        self.misaligned(client, &[(Argument::Target(0), off)]);
         for shared in (unit..=len).step_by(unit) {
             let other = target.wrapping_add(len - shared).cast_const();
             let mut sources = vec![self.source.at(0).cast_const(); max - 1];
             sources.push(other);
-            self.refuse(client, &of(kind, &sources, target, len), SubmitError::Overlap);
+            let error = overlap(Argument::Target(0), Argument::Source(max - 1));
+            self.refuse(client, &of(kind, &sources, target, len), error);
         }
     }
 
@@ -385,12 +402,12 @@ impl Wrong {
         self.misaligned(
             client,
             &[
-                of(kind, (&off, single), (p, q), len),
-                of(kind, (one, single), (p, q), len - 1),
-                of(kind, (one, single), (off_p, q), len),
-                of(kind, (one, single), (p, off_q), len),
-                of(kind, (one, single), (off_p, None), len),
-                of(kind, (one, single), (None, off_q), len),
+                (Argument::Source(0), of(kind, (&off, single), (p, q), len)),
+                (Argument::Length, of(kind, (one, single), (p, q), len - 1)),
+                (Argument::P, of(kind, (one, single), (off_p, q), len)),
+                (Argument::Q, of(kind, (one, single), (p, off_q), len)),
+                (Argument::P, of(kind, (one, single), (off_p, None), len)),
+                (Argument::Q, of(kind, (one, single), (None, off_q), len)),
             ],
         );
         if kind == OperationKind::PqVal {
@@ -398,17 +415,19 @@ impl Wrong {
         }
         for shared in (unit..=len).step_by(unit) {
             let other = target(len - shared);
-            self.refuse(client, &of(kind, (one, single), (p, other), len), SubmitError::Overlap);
-            self.refuse(client, &of(kind, (one, single), (other, p), len), SubmitError::Overlap);
-            let source = self.target.at(len - shared).cast_const();
-            let sources = &[source];
-            self.refuse(client, &of(kind, (sources, single), (p, None), len), SubmitError::Overlap);
-            self.refuse(client, &of(kind, (sources, single), (None, p), len), SubmitError::Overlap);
-            self.refuse(
-                client,
-                &of(kind, (sources, single), (p, target(2 * len)), len),
-                SubmitError::Overlap,
-            );
+            let both = overlap(Argument::Q, Argument::P);
+            self.refuse(client, &of(kind, (one, single), (p, other), len), both);
+            self.refuse(client, &of(kind, (one, single), (other, p), len), both);
+            let sources = &[self.target.at(len - shared).cast_const()];
+            let of = |p, q| of(kind, (sources, single), (p, q), len);
+            let source = |target| overlap(target, Argument::Source(0));
+            self.refuse(client, &of(p, None), source(Argument::P));
+            self.refuse(client, &of(None, p), source(Argument::Q));
+            self.refuse(client, &of(p, target(2 * len)), source(Argument::P));
         }
     }
+}
+
+const fn overlap(target: Argument, other: Argument) -> SubmitError {
+    SubmitError::Overlap { target, other }
 }

@@ -86,8 +86,11 @@ impl Default for Params {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError {
     /// A parameter is zero that must not be.
-    #[error("threads per channel, buffer size and timeout must be at least 1")]
-    Zero,
+    #[error("{parameter} is zero: use at least 1")]
+    Zero {
+        /// Its name, as Linux's module has it.
+        parameter: &'static str,
+    },
     /// Without an end, somebody must break it off.
     #[error("the number of iterations is zero: give one, or use run_while and break it off")]
     Endless,
@@ -162,8 +165,14 @@ impl Params {
     /// Whether all of it is possible on such a channel.
     pub(super) fn check(&self, info: &ChannelInfo) -> Result<(), RunError> {
         let Self { test_buf_size, transfer_size, threads_per_chan, timeout, .. } = *self;
-        if test_buf_size == 0 || threads_per_chan == 0 || timeout.is_zero() {
-            return Err(RunError::Zero);
+        for (parameter, is_zero) in [
+            ("test_buf_size", test_buf_size == 0),
+            ("threads_per_chan", threads_per_chan == 0),
+            ("timeout", timeout.is_zero()),
+        ] {
+            if is_zero {
+                return Err(RunError::Zero { parameter });
+            }
         }
         if transfer_size > test_buf_size {
             return Err(RunError::TransferSize { transfer_size, test_buf_size });

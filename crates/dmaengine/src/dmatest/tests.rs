@@ -308,12 +308,12 @@ fn impossible_parameters_are_refused() {
         let channel = CpuDevice::new(1).request_channel(0).unwrap();
         run(channel, &arena(), params, |_| ()).unwrap_err()
     };
-    for params in [
-        Params { test_buf_size: 0, ..params() },
-        Params { threads_per_chan: 0, ..params() },
-        Params { timeout: Duration::ZERO, ..params() },
+    for (parameter, params) in [
+        ("test_buf_size", Params { test_buf_size: 0, ..params() }),
+        ("threads_per_chan", Params { threads_per_chan: 0, ..params() }),
+        ("timeout", Params { timeout: Duration::ZERO, ..params() }),
     ] {
-        assert_eq!(refused(&params), RunError::Zero);
+        assert_eq!(refused(&params), RunError::Zero { parameter });
     }
     assert_eq!(refused(&Params { iterations: 0, ..params() }), RunError::Endless);
     assert!(matches!(

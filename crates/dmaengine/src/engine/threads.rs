@@ -34,7 +34,8 @@ use crate::{
 pub struct ThreadsOptions {
     /// Channels, each with a thread of its own while it is in use.
     pub channels: usize,
-    /// Operations per ring; rounded up to a power of two.
+    /// Operations per ring; rounded up to a power of two, and no more than 2^16: what is in the ring
+    /// takes memory from the start, and Linux's I/OAT driver stops there too.
     pub ring_size: usize,
     /// The longest time for which a thread with nothing to do looks for work before it sleeps; zero
     /// makes it sleep at once.
@@ -68,6 +69,7 @@ impl ThreadsOptions {
     /// and an access to flash take less.
     const SPIN: Duration = Duration::from_micros(200);
     const RING_SIZE: usize = 1024;
+    const MAX_RING_SIZE: usize = 1 << 16;
 }
 
 impl Default for ThreadsOptions {
@@ -105,7 +107,7 @@ impl ThreadsDevice {
             max_sg: MAX_SEGMENTS,
             max_xor: MAX_SOURCES,
             max_pq: MAX_SOURCES,
-            ring_size: ring_size.next_power_of_two(),
+            ring_size: ring_size.min(ThreadsOptions::MAX_RING_SIZE).next_power_of_two(),
             ..ChannelInfo::new("threads", Kind::Software)
         };
         Self {

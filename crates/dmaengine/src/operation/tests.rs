@@ -1,7 +1,10 @@
 use std::num::NonZeroUsize;
 
 use super::*;
-use crate::Kind;
+use crate::{
+    Argument::{P, Q, Source, Target},
+    Kind,
+};
 
 fn info() -> ChannelInfo {
     ChannelInfo {
@@ -24,6 +27,14 @@ fn check(operation: &Operation<'_>) -> Result<usize, SubmitError> {
     info().check(operation, Flags::empty())
 }
 
+fn overlap(target: Argument, other: Argument) -> Result<usize, SubmitError> {
+    Err(SubmitError::Overlap { target, other })
+}
+
+fn misaligned(argument: Argument) -> Result<usize, SubmitError> {
+    Err(SubmitError::Misaligned { argument, alignment: 64 })
+}
+
 fn memcpy(source: usize, target: usize, len: usize) -> Operation<'static> {
     Operation::Memcpy { source: at(source), target: at(target), len }
 }
@@ -32,9 +43,9 @@ fn memcpy(source: usize, target: usize, len: usize) -> Operation<'static> {
 fn copies_that_touch_do_not_overlap() {
     for (source, target, len) in [(100, 150, 50), (150, 100, 50), (100, 101, 1), (101, 100, 1)] {
         assert_eq!(check(&memcpy(source, target, len)), Ok(1));
-        assert_eq!(check(&memcpy(source, target, len + 1)), Err(SubmitError::Overlap));
+        assert_eq!(check(&memcpy(source, target, len + 1)), overlap(Target(0), Source(0)));
     }
-    assert_eq!(check(&memcpy(100, 100, 1)), Err(SubmitError::Overlap));
+    assert_eq!(check(&memcpy(100, 100, 1)), overlap(Target(0), Source(0)));
 }
 
 #[test]
@@ -63,11 +74,43 @@ fn what_the_channel_lacks_is_named() {
 fn misaligned_places_are_refused() {
     let mut info = info();
     info.alignment = NonZeroUsize::new(64).unwrap();
-    let refused = Err(SubmitError::Misaligned { alignment: 64 });
-    for (source, target, len) in [(64, 640, 32), (65, 640, 64), (64, 641, 64)] {
-        assert_eq!(info.check(&memcpy(source, target, len), Flags::empty()), refused);
+    let check = |operation: Operation<'_>| info.check(&operation, Flags::empty());
+    for (source, target, len, argument) in
+        [(64, 640, 32, Argument::Length), (65, 640, 64, Source(0)), (64, 641, 64, Target(0))]
+    {
+        assert_eq!(check(memcpy(source, target, len)), misaligned(argument));
     }
-    assert_eq!(info.check(&memcpy(64, 640, 128), Flags::empty()), Ok(1));
+    assert_eq!(check(memcpy(64, 640, 128)), Ok(1));
+    let fill = |target, len| Operation::Memset { pattern: 1, target: at(target), len };
+    assert_eq!(check(fill(65, 64)), misaligned(Target(0)));
+    assert_eq!(check(fill(64, 65)), misaligned(Argument::Length));
+
+    let piece = |address, len| Segment { address: at(address), len };
+    let piece_mut = |address, len| SegmentMut { address: at(address), len };
+    let lists = |second: usize, len: usize, target: usize| {
+        let sources = [piece(0, 64), piece(second, len)];
+        let targets = [piece_mut(4096, 64), piece_mut(target, len)];
+        check(Operation::MemcpySg { sources: &sources, targets: &targets })
+    };
+    assert_eq!(lists(128, 64, 8192), Ok(2));
+    assert_eq!(lists(129, 64, 8192), misaligned(Source(1)));
+    assert_eq!(lists(128, 64, 8193), misaligned(Target(1)));
+    assert_eq!(lists(128, 65, 8192), misaligned(Source(1)), "the length of the piece");
+
+    let sources = [0, 129].map(|address| at(address).cast_const());
+    let pq = |count, p, q| {
+        let sources = &sources[..count];
+        let [p, q] = [p, q].map(|address| NonNull::new(at(address)));
+        let coefficients = &[1, 2][..count];
+        let written = check(Operation::Pq { sources, coefficients, p, q, len: 64 });
+        let checked = check(Operation::PqVal { sources, coefficients, p, q, len: 64 });
+        assert_eq!(written, checked);
+        written
+    };
+    assert_eq!(pq(1, 4096, 8192), Ok(1));
+    assert_eq!(pq(2, 4096, 8192), misaligned(Source(1)));
+    assert_eq!(pq(1, 4097, 8193), misaligned(P));
+    assert_eq!(pq(1, 4096, 8193), misaligned(Q));
 }
 
 fn lists(sources: &[(usize, usize)], targets: &[(usize, usize)]) -> Result<usize, SubmitError> {
@@ -85,15 +128,20 @@ fn lists_are_checked() {
     let mismatch = SubmitError::LengthMismatch { source_len: 10, target_len: 11 };
     assert_eq!(lists(&[(0, 10)], &[(100, 11)]), Err(mismatch));
     assert_eq!(lists(&[], &[]), Err(SubmitError::ZeroLength));
-    assert_eq!(lists(&[(0, 10), (50, 0)], &[(100, 10)]), Err(SubmitError::ZeroLength));
-    let many = SubmitError::TooManySegments { segments: 5, max: 4 };
-    assert_eq!(lists(&[(0, 1); 5], &[(100, 5)]), Err(many));
-    assert_eq!(lists(&[(0, 10)], &[(100, 5), (104, 5)]), Err(SubmitError::Overlap), "targets");
-    assert_eq!(lists(&[(0, 10)], &[(100, 5), (9, 5)]), Err(SubmitError::Overlap), "sides");
+    assert_eq!(lists(&[(0, 0)], &[(100, 0)]), Err(SubmitError::ZeroLength));
+    let empty = |piece| Err(SubmitError::EmptyPiece { piece });
+    assert_eq!(lists(&[(0, 10), (50, 0)], &[(100, 10)]), empty(Source(1)));
+    assert_eq!(lists(&[(0, 10)], &[(50, 0), (100, 10)]), empty(Target(0)));
+    let many = |list| Err(SubmitError::TooManySegments { list, segments: 5, max: 4 });
+    assert_eq!(lists(&[(0, 1); 5], &[(100, 5)]), many(Argument::Sources));
+    assert_eq!(lists(&[(0, 5)], &[(100, 1); 5]), many(Argument::Targets));
+    let both = overlap(Target(1), Target(0));
+    assert_eq!(lists(&[(0, 10)], &[(100, 5), (104, 5)]), both, "targets");
+    assert_eq!(lists(&[(0, 10)], &[(100, 5), (9, 5)]), overlap(Target(1), Source(0)), "sides");
     assert_eq!(lists(&[(0, 5), (2, 5)], &[(100, 10)]), Ok(2), "sources may");
     assert!(matches!(
         lists(&[(0, usize::MAX), (1, usize::MAX)], &[(1, usize::MAX)]),
-        Err(SubmitError::TooLong { .. } | SubmitError::Overlap)
+        Err(SubmitError::TooLong { .. } | SubmitError::Overlap { .. })
     ));
 }
 
@@ -104,7 +152,7 @@ fn sources_and_syndromes_are_checked() {
         check(&Operation::Xor { sources: &sources[..count], target: at(target), len: 100 })
     };
     assert_eq!(xor(3, 300), Ok(1));
-    assert_eq!(xor(3, 299), Err(SubmitError::Overlap));
+    assert_eq!(xor(3, 299), overlap(Target(0), Source(2)));
     assert_eq!(xor(4, 400), Err(SubmitError::SourceCount { sources: 4, max: 3 }));
     assert_eq!(xor(0, 400), Err(SubmitError::SourceCount { sources: 0, max: 3 }));
 
@@ -118,7 +166,8 @@ fn sources_and_syndromes_are_checked() {
     };
     assert_eq!(pq(&[1, 2], Some(200), Some(300)), (Ok(1), Ok(1)));
     assert_eq!(pq(&[1, 2], None, Some(300)), (Ok(1), Ok(1)));
-    assert_eq!(pq(&[1, 2], Some(250), Some(300)), (Err(SubmitError::Overlap), Ok(1)));
+    assert_eq!(pq(&[1, 2], Some(250), Some(300)), (overlap(Q, P), Ok(1)));
+    assert_eq!(pq(&[1, 2], Some(300), Some(150)), (overlap(Q, Source(1)), Ok(1)));
     assert_eq!(pq(&[1, 2], None, None).1, Err(SubmitError::NoTarget));
     let count = SubmitError::CoefficientCount { sources: 2, coefficients: 1 };
     assert_eq!(pq(&[1], Some(200), None), (Err(count), Err(count)));

@@ -3,7 +3,9 @@
 use std::ptr::NonNull;
 
 use super::{Queue, Refused};
-use crate::{Cookie, DmaSource, DmaTarget, Flags, Operation, Segment, SegmentMut, SubmitError};
+use crate::{
+    Argument, Cookie, DmaSource, DmaTarget, Flags, Operation, Segment, SegmentMut, SubmitError,
+};
 
 /// The parities of RAID 6, each as long as every source: what [`Queue::pq`] writes and
 /// [`Queue::pq_val`] checks. What is `None` is left out.
@@ -46,29 +48,46 @@ impl Lists {
     ///
     /// # Errors
     ///
-    /// [`SubmitError::LengthMismatch`] if one differs from the first, or from one of `others`: the
-    /// lengths of what the operation has beside sources.
+    /// [`SubmitError::UnequalLengths`] names the one that differs from the first, or from which one of
+    /// `others` differs: what the operation has beside sources, by its length.
     pub(crate) fn sources(
         &mut self,
         sources: impl Iterator<Item = (*const u8, usize)>,
-        others: [Option<usize>; 2],
+        others: [(Argument, Option<usize>); 2],
     ) -> Result<(&[*const u8], usize), SubmitError> {
         self.sources.clear();
         let mut first = None;
-        for (address, source_len) in sources {
-            let target_len = *first.get_or_insert(source_len);
-            if source_len != target_len {
-                return Err(SubmitError::LengthMismatch { source_len, target_len });
+        for (number, (address, len)) in sources.enumerate() {
+            let first_len = *first.get_or_insert(len);
+            if len != first_len {
+                let argument = Argument::Source(number);
+                return Err(SubmitError::UnequalLengths { argument, len, first_len });
             }
             self.sources.push(address);
         }
-        let source_len = first.unwrap_or_default();
-        for target_len in others.into_iter().flatten() {
-            if first.is_some() && source_len != target_len {
-                return Err(SubmitError::LengthMismatch { source_len, target_len });
+        if let Some(first_len) = first {
+            for (argument, len) in others {
+                if let Some(len) = len
+                    && len != first_len
+                {
+                    return Err(SubmitError::UnequalLengths { argument, len, first_len });
+                }
             }
         }
-        Ok((&self.sources, source_len))
+        Ok((&self.sources, first.unwrap_or_default()))
+    }
+
+    /// As [`sources`](Self::sources), with P as the last of the sources, if there is one.
+    fn sources_and_p(
+        &mut self,
+        sources: impl Iterator<Item = (*const u8, usize)>,
+        p: Option<(*const u8, usize)>,
+    ) -> Result<(&[*const u8], usize), SubmitError> {
+        let p_len = p.map(|(_, len)| len);
+        let (_, len) = self.sources(sources, [(Argument::P, p_len), (Argument::Q, None)])?;
+        self.sources.extend(p.map(|(first, _)| first));
+        // Without other sources the length is P's.
+        Ok((&self.sources, if self.sources.len() > 1 { len } else { p_len.unwrap_or(len) }))
     }
 }
 
@@ -164,8 +183,8 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<Vec<S>, Syndromes<D>, T> {
         self.submit_stripe(sources, &[], syndromes, flags, tag, |lists, sources, _, syndromes| {
             let (target, target_len) =
                 syndromes.p.as_mut().map(write).ok_or(SubmitError::NoTarget)?;
-            let (sources, len) =
-                lists.sources(sources.iter().map(read), [Some(target_len), None])?;
+            let others = [(Argument::P, Some(target_len)), (Argument::Q, None)];
+            let (sources, len) = lists.sources(sources.iter().map(read), others)?;
             Ok(Operation::Xor { sources, target, len })
         })
     }
@@ -189,7 +208,7 @@ impl<S: DmaSource, D: DmaTarget, T> Queue<Vec<S>, Syndromes<D>, T> {
     ) -> Result<Cookie, Refused<Vec<S>, Syndromes<D>, T>> {
         self.submit_stripe(sources, &[], syndromes, flags, tag, |lists, sources, _, syndromes| {
             let p = syndromes.p.as_mut().map(write).map(|(p, len)| (p.cast_const(), len));
-            let (sources, len) = lists.sources(sources.iter().map(read).chain(p), [None; 2])?;
+            let (sources, len) = lists.sources_and_p(sources.iter().map(read), p)?;
             Ok(Operation::XorVal { sources, len })
         })
     }
@@ -295,7 +314,8 @@ impl Lists {
     ) -> Result<Stripe<'_>, SubmitError> {
         let p = syndromes.p.as_mut().map(write);
         let q = syndromes.q.as_mut().map(write);
-        let others = [p, q].map(|syndrome| syndrome.map(|(_, len)| len));
+        let len = |syndrome: Option<(*mut u8, usize)>| syndrome.map(|(_, len)| len);
+        let others = [(Argument::P, len(p)), (Argument::Q, len(q))];
         let (sources, len) = self.sources(sources.iter().map(read), others)?;
         let [p, q] = [p, q].map(|syndrome| syndrome.and_then(|(first, _)| NonNull::new(first)));
         Ok((sources, p, q, len))

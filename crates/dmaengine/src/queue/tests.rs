@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
 use crate::{
-    CpuDevice, DmaDevice,
+    Argument, CpuDevice, DmaDevice,
     puppet::{Memory, Puppet, Strings},
 };
 
@@ -287,10 +287,22 @@ fn lists_go_in_and_come_out() {
     assert_eq!(refused.error, SubmitError::NoTarget);
     let short = Syndromes { p: None, q: Some(bytes(7, 0)) };
     let refused = stripes.pq(sources(), &[1, 2, 4], short, none, 0).unwrap_err();
-    assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 8, target_len: 7 });
+    let short = |argument, len| SubmitError::UnequalLengths { argument, len, first_len: 8 };
+    assert_eq!(refused.error, short(Argument::Q, 7));
     let uneven = vec![bytes(8, 0), bytes(9, 0)];
     let refused = stripes.xor_val(uneven, Syndromes::default(), none, 0).unwrap_err();
-    assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 9, target_len: 8 });
+    assert_eq!(refused.error, short(Argument::Source(1), 9));
+    assert_eq!(
+        refused.error.to_string(),
+        "source 1 has 9 bytes and the first source 8; they must be equal"
+    );
+    let short_p = || Syndromes { p: Some(bytes(7, 0)), q: None };
+    let refused = stripes.xor(sources(), short_p(), none, 0).unwrap_err();
+    assert_eq!(refused.error, short(Argument::P, 7));
+    let refused = stripes.xor_val(sources(), short_p(), none, 0).unwrap_err();
+    assert_eq!(refused.error, short(Argument::P, 7));
+    let nothing = stripes.xor_val(vec![], Syndromes::default(), none, 0).unwrap_err();
+    assert!(matches!(nothing.error, SubmitError::SourceCount { sources: 0, .. }));
     let refused = stripes.pq(sources(), &[1, 2], both(), none, 0).unwrap_err();
     assert_eq!(refused.error, SubmitError::CoefficientCount { sources: 3, coefficients: 2 });
 
@@ -309,10 +321,13 @@ fn lists_go_in_and_come_out() {
     stripes.pq_val(sources(), &[1, 2, 4], wrong, none, 3).unwrap();
     stripes.xor_val(sources(), syndromes, none, 4).unwrap();
     stripes.xor_val(sources(), Syndromes::default(), none, 5).unwrap();
+    let alone = Syndromes { p: Some(bytes(8, 1)), q: None };
+    stripes.xor_val(vec![], alone, none, 6).unwrap();
     let mut ended = Vec::new();
     stripes.wait(TIMEOUT, |done| ended.push((done.tag, done.status))).unwrap();
-    let expected = [Status::Success, Status::MismatchQ, Status::Success, Status::MismatchP];
-    assert_eq!(ended, [2, 3, 4, 5].into_iter().zip(expected).collect::<Vec<_>>());
+    let (p, q) = (Status::MismatchP, Status::MismatchQ);
+    let expected = [Status::Success, q, Status::Success, p, p];
+    assert_eq!(ended, [2, 3, 4, 5, 6].into_iter().zip(expected).collect::<Vec<_>>());
 }
 
 #[test]

@@ -276,7 +276,12 @@ fn what_is_refused_comes_back() {
         target.fill(9);
         let syndromes = Syndromes { p: Some(target), q: Some(&mut b[..3]) };
         let refused = scope.pq(&[&source], &[1], syndromes).unwrap_err();
-        assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 4, target_len: 3 });
+        let argument = Argument::Q;
+        assert_eq!(refused.error, SubmitError::UnequalLengths { argument, len: 3, first_len: 4 });
+        let uneven: [&[u8]; 2] = [&source, &source[..3]];
+        let argument = Argument::Source(1);
+        let error = SubmitError::UnequalLengths { argument, len: 3, first_len: 4 };
+        assert_eq!(scope.xor_val(&uneven), Err(error));
         assert_eq!(refused.target.p.unwrap(), [9; 4]);
     })
     .unwrap();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use dmaengine::{
-    Arena, Completion, Cookie, DmaBuf, DmaChannel, DmaDevice, Flags, Operation, Segment,
+    Arena, Argument, Completion, Cookie, DmaBuf, DmaChannel, DmaDevice, Flags, Operation, Segment,
     SegmentMut, Status, SubmitError,
 };
 use ioat_model::{Config, Fault, Faults, Stepped};
@@ -109,12 +109,14 @@ fn a_known_region_changes_no_refusal() {
         let target = raw.target.as_mut_ptr();
         let copy =
             |source: *const u8, target: *mut u8, len| Operation::Memcpy { source, target, len };
+        let overlap =
+            SubmitError::Overlap { target: Argument::Target(0), other: Argument::Source(0) };
         let unreachable = |address: *const u8| SubmitError::Unreachable { address: address.addr() };
         for (operation, error) in [
             (copy(base, target, 0), SubmitError::ZeroLength),
-            (copy(target, target, 1), SubmitError::Overlap),
-            (copy(target, target.wrapping_add(99), 100), SubmitError::Overlap),
-            (copy(target.wrapping_add(99), target, 100), SubmitError::Overlap),
+            (copy(target, target, 1), overlap),
+            (copy(target, target.wrapping_add(99), 100), overlap),
+            (copy(target.wrapping_add(99), target, 100), overlap),
             (copy(end.wrapping_sub(1), target, 2), unreachable(end.wrapping_sub(1))),
             (copy(base.wrapping_sub(1), target, 2), unreachable(base.wrapping_sub(1))),
             (copy(base, end.wrapping_sub(1).cast_mut(), 2), unreachable(end.wrapping_sub(1))),

@@ -416,13 +416,13 @@ impl Toy {
     fn check(&mut self, operation: &Operation<'_>, flags: Flags) -> Result<usize, SubmitError> {
         let checked = self.toys.info.check(operation, flags);
         let taken = match (self.toys.defect, checked) {
-            (Some(Defect::TakesOverlaps), Err(SubmitError::Overlap))
+            (Some(Defect::TakesOverlaps), Err(SubmitError::Overlap { .. }))
             | (Some(Defect::TakesWhatItCannot), Err(SubmitError::Unsupported { .. })) => 1,
             (
                 Some(Defect::NamesAWrongLimit),
-                Err(SubmitError::TooManySegments { segments, max }),
+                Err(SubmitError::TooManySegments { list, segments, max }),
             ) => {
-                return Err(SubmitError::TooManySegments { segments, max: max + 1 });
+                return Err(SubmitError::TooManySegments { list, segments, max: max + 1 });
             }
             (Some(Defect::RefusesFences), Ok(_)) if flags.contains(Flags::FENCE) => {
                 return Err(SubmitError::UnsupportedFence);

@@ -48,6 +48,14 @@ fn channels_are_exclusive_and_free_after_drop() {
 }
 
 #[test]
+fn rings_have_a_size_that_is_possible() {
+    for (asked, size) in [(0, 1), (1, 1), (5, 8), (1 << 16, 1 << 16), (usize::MAX, 1 << 16)] {
+        let options = ThreadsOptions { ring_size: asked, ..ThreadsOptions::default() };
+        assert_eq!(ThreadsDevice::with_options(options).channels()[0].ring_size, size);
+    }
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "no poll")]
 fn a_blocked_wait_is_woken_by_the_event() {
     let mut queue = queue(ThreadsOptions::default());

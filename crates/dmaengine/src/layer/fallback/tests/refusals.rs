@@ -7,8 +7,8 @@ use super::{
     rig::{CELL, Rig},
 };
 use crate::{
-    ChannelInfo, Completion, Cookie, FallbackCause, Flags, Operation, Segment, SegmentMut, Status,
-    SubmitError,
+    Argument, ChannelInfo, Completion, Cookie, FallbackCause, Flags, Operation, Segment,
+    SegmentMut, Status, SubmitError,
 };
 
 #[test]
@@ -90,12 +90,13 @@ fn what_nobody_can_do_is_refused() {
     let mut rig = Rig::new(plain());
     let (source, target) = (rig.at(3).cast_const(), rig.at(100));
     let pieces = [Segment { address: source, len: 1 }; 17];
+    let overlap = SubmitError::Overlap { target: Argument::Target(0), other: Argument::Source(0) };
     for (operation, error) in [
         (Operation::Memcpy { source, target, len: 0 }, SubmitError::ZeroLength),
-        (Operation::Memcpy { source, target: rig.at(3), len: 1 }, SubmitError::Overlap),
+        (Operation::Memcpy { source, target: rig.at(3), len: 1 }, overlap),
         (
             Operation::MemcpySg { sources: &pieces, targets: &[] },
-            SubmitError::TooManySegments { segments: 17, max: 16 },
+            SubmitError::TooManySegments { list: Argument::Sources, segments: 17, max: 16 },
         ),
     ] {
         assert_eq!(rig.submit(&operation, Flags::empty()), Err(error));
