@@ -19,6 +19,9 @@
 //!
 //! If the ring is full an operation waits for its turn, in the order of the calls.
 //!
+//! Each submission and each poll takes the lock once, and holds it while the driver is called: a
+//! thread that wants none has a channel of its own and a [`Queue`].
+//!
 //! # Deadlines
 //!
 //! Every operation has a deadline. When it passes, the engine may still write the memory, so the

@@ -66,6 +66,20 @@
 //! are shared by engine and CPU), [`Faults`] (faults to order). A layered channel is a channel, and
 //! passes the suite that every engine passes (`conformance`, with the feature `testkit`).
 //!
+//! # What a call costs
+//!
+//! Nothing is allocated per operation, whichever way and layer. Beside that, to submit and to poll:
+//!
+//! | way | locks | system calls |
+//! | --- | --- | --- |
+//! | [`DmaChannel`], [`Queue`], [`scope()`], with any layers | none | none |
+//! | [`Copier`] | one, for as long as the driver takes | to wake its own thread, where that sleeps too long for a new deadline; to ask for an event before a future sleeps |
+//! | [`SharedChannel`] | two | those of a wait: each call is one |
+//!
+//! A lock that nobody else has costs no system call. The doorbell of [`ThreadsDevice`] makes one if it
+//! meets a copy thread asleep, which a futex wakes. Waiting is another matter: it polls for a moment, and
+//! then may block ([`Wait`]).
+//!
 //! # Addresses
 //!
 //! The interface speaks process addresses. An engine that takes IOVAs ([`Addressing::Iova`])

@@ -25,9 +25,10 @@ use crate::{Completion, DmaSource, DmaTarget, Flags, Operation, Stuck, SubmitErr
 /// notices nothing, unless the last channel that can do what it asked for is gone
 /// ([`LookupError::NoMatch`]), and only until there is another.
 ///
-/// **This is the one way to use a channel that takes locks**, one for the handle and one for the
-/// channel, for moments: several threads can have operations in flight on it at the same time.
-/// Threads that move much memory have a channel each, and a [`Queue`](crate::Queue).
+/// **Each call takes locks**, one for the handle and one for the channel, for moments: several threads
+/// can have operations in flight on it at the same time. (A [`Copier`](crate::Copier) takes one; the
+/// other ways take none.) Threads that move much memory have a channel each, and a
+/// [`Queue`](crate::Queue).
 ///
 /// Cloning makes another handle to the same place; it counts as a user of the channel.
 pub struct SharedChannel {
