@@ -54,6 +54,8 @@ struct State {
     patience: Duration,
     doorbells: usize,
     armed: bool,
+    /// Events that were asked for so far.
+    arms: usize,
     panic: Option<&'static str>,
     /// Memory that was dropped while the engine had it.
     dropped_in_flight: usize,
@@ -167,6 +169,7 @@ impl Puppet {
             patience: Duration::ZERO,
             doorbells: 0,
             armed: false,
+            arms: 0,
             panic: None,
             dropped_in_flight: 0,
             dropped: 0,
@@ -212,6 +215,11 @@ impl Strings {
     /// Doorbells so far.
     pub(crate) fn doorbells(&self) -> usize {
         self.state().doorbells
+    }
+
+    /// Events that were asked for so far.
+    pub(crate) fn arms(&self) -> usize {
+        self.state().arms
     }
 
     pub(crate) fn terminations(&self) -> usize {
@@ -392,6 +400,7 @@ unsafe impl DmaChannel for Puppet {
 
     fn arm(&mut self) -> bool {
         let mut state = self.strings.state();
+        state.arms += 1;
         let Some(event) = &self.event else { return false };
         let _ = rustix::io::read(event, &mut [0u8; 8]);
         if !state.ring.iter().any(|op| op.issued && op.end.is_none()) {

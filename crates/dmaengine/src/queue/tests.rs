@@ -1,4 +1,7 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use super::*;
 use crate::{
@@ -259,6 +262,56 @@ fn waits_end_at_their_deadline_whatever_the_way() {
             scope.spawn(|| strings.end(0, Status::Success));
             queue.wait_with(wait, TIMEOUT, drop).unwrap();
         });
+    }
+}
+
+/// Whether a thread of this process sleeps in the kernel.
+fn is_asleep(thread: rustix::thread::Pid) -> bool {
+    let path = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+    let stat = std::fs::read_to_string(path).unwrap();
+    // The name before it may be anything, also brackets.
+    stat.rsplit_once(')').unwrap().1.trim_start().starts_with('S')
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "no poll")]
+fn a_wait_that_may_block_sleeps_until_the_event() {
+    let (channel, strings) = Puppet::with_event();
+    let mut queue: Copies = Queue::new(channel);
+    queue.copy(strings.memory(b"from"), strings.memory(b"to.."), 0).unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(move || {
+            sender.send(rustix::thread::gettid()).unwrap();
+            queue.wait_with(Wait::Block { spin: Duration::ZERO }, TIMEOUT, drop)
+        });
+        let thread = receiver.recv().unwrap();
+        while strings.arms() == 0 {
+            std::thread::yield_now();
+        }
+        // Nobody has the puppet's lock any more: there is nothing else that it could sleep in. If it
+        // does not sleep it ends after its time, and cannot be looked at.
+        while !is_asleep(thread) {
+            std::thread::yield_now();
+        }
+        // Once to begin with, and once for each `MAX_BLOCK` that this machine has taken so far.
+        let most = 2 + start.elapsed().as_millis() / wait::MAX_BLOCK.as_millis();
+        assert!(strings.arms() as u128 <= most, "{} times within {most}", strings.arms());
+        strings.end(0, Status::Success);
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+    });
+}
+
+#[test]
+fn a_wait_that_may_not_block_asks_for_no_event() {
+    for wait in [Wait::Spin, Wait::Yield { spin: Duration::ZERO }, Wait::Yield { spin: TIMEOUT }] {
+        let (channel, strings) = Puppet::with_event();
+        let mut queue: Copies = Queue::new(channel);
+        queue.copy(strings.memory(b"from"), strings.memory(b"to.."), 0).unwrap();
+        strings.end_after_polls(100);
+        queue.wait_with(wait, TIMEOUT, drop).unwrap();
+        assert_eq!(strings.arms(), 0, "{wait:?}");
     }
 }
 

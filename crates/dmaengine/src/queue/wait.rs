@@ -14,7 +14,7 @@ use super::{Done, Queue};
 use crate::{Channel, Cookie, DmaChannel};
 
 /// The longest single block on an event. An event that got lost costs no more than this.
-const MAX_BLOCK: Duration = Duration::from_millis(100);
+pub(super) const MAX_BLOCK: Duration = Duration::from_millis(100);
 
 /// What a thread does between two polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
