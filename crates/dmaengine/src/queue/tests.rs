@@ -5,7 +5,7 @@ use std::{
 
 use super::*;
 use crate::{
-    Argument, CpuDevice, DmaDevice,
+    Arena, Argument, CpuDevice, DmaBuf, DmaDevice, PacketBuf, PacketPool,
     puppet::{Memory, Puppet, Strings},
 };
 
@@ -312,6 +312,57 @@ fn a_wait_that_may_not_block_asks_for_no_event() {
         strings.end_after_polls(100);
         queue.wait_with(wait, TIMEOUT, drop).unwrap();
         assert_eq!(strings.arms(), 0, "{wait:?}");
+    }
+}
+
+/// What becomes of a token of a pool whose operation is in flight.
+#[test]
+fn pool_tokens_go_back_when_the_engine_is_through_with_them() {
+    type Tokens = Queue<PacketBuf, DmaBuf, ()>;
+    type End = fn(Tokens, &Strings);
+    let cases: [(&str, usize, End); 8] = [
+        ("completion", 2, |mut queue, strings| {
+            strings.end(0, Status::Success);
+            queue.poll(drop);
+            assert!(queue.is_idle());
+        }),
+        ("failure", 2, |mut queue, strings| {
+            strings.end(0, Status::ReadError);
+            queue.poll(drop);
+            assert!(queue.is_idle());
+        }),
+        ("completion that is kept", 1, |mut queue, strings| {
+            strings.end(0, Status::Success);
+            queue.poll(std::mem::forget);
+        }),
+        ("termination", 2, |mut queue, _| queue.terminate_sync(TIMEOUT, drop).unwrap()),
+        ("drop", 2, |queue, _| drop(queue)),
+        ("drop while stuck", 1, |queue, strings| {
+            strings.set_stuck(true);
+            drop(queue);
+        }),
+        ("termination while stuck, then not", 2, |mut queue, strings| {
+            strings.set_stuck(true);
+            assert_eq!(queue.terminate_sync(TIMEOUT, drop), Err(Stuck));
+            assert_eq!(queue.in_flight(), 1);
+            strings.set_stuck(false);
+            queue.terminate_sync(TIMEOUT, drop).unwrap();
+        }),
+        ("forgotten queue", 1, |queue, _| std::mem::forget(queue)),
+    ];
+    for (case, left, end) in cases {
+        let arena = Arena::new(1 << 16).unwrap();
+        let pool = PacketPool::new(&arena, 64, 2).unwrap();
+        let (channel, strings) = Puppet::channel();
+        let mut queue: Tokens = Queue::new(channel);
+        let packet = pool.take().unwrap().freeze(64);
+        let shared = packet.clone();
+        queue.copy(packet, arena.alloc(64).unwrap(), ()).unwrap();
+        queue.issue_pending();
+        drop(shared);
+        assert_eq!(pool.available(), 1, "{case}: in flight");
+        end(queue, &strings);
+        assert_eq!(pool.available(), left, "{case}");
     }
 }
 
