@@ -49,7 +49,9 @@
 //!    newer generation, and only its memory is dropped.
 //! 3. A forked child has neither the reaper nor the lock's other users: there a copier refuses, a
 //!    future ends as [`CopyError::Stuck`], and dropping them leaks. Nothing takes the lock.
-//! 4. Wakers are called and dropped, and memory is dropped, with the lock released: they may be
+//! 4. A driver that panics is heard of by the thread that polled; the memory stays with the queue. The
+//!    reaper goes on, and so do deadlines.
+//! 5. Wakers are called and dropped, and memory is dropped, with the lock released: they may be
 //!    anybody's code, this copier's users' as well.
 
 mod batch;

@@ -57,6 +57,8 @@ struct State {
     /// Events that were asked for so far.
     arms: usize,
     panic: Option<&'static str>,
+    /// So many polls to come panic.
+    polls_that_panic: usize,
     /// Memory that was dropped while the engine had it.
     dropped_in_flight: usize,
     /// Memory that was dropped.
@@ -171,6 +173,7 @@ impl Puppet {
             armed: false,
             arms: 0,
             panic: None,
+            polls_that_panic: 0,
             dropped_in_flight: 0,
             dropped: 0,
         })));
@@ -282,6 +285,16 @@ impl Strings {
         self.state().panic = Some(message);
     }
 
+    /// So many polls to come panic, and report nothing.
+    pub(crate) fn panic_in_poll(&self, polls: usize) {
+        self.state().polls_that_panic = polls;
+    }
+
+    /// Polls that are still to panic.
+    pub(crate) fn panics_to_come(&self) -> usize {
+        self.state().polls_that_panic
+    }
+
     /// Memory that is `bytes`, and notes if it is dropped while the engine has it.
     pub(crate) fn memory(&self, bytes: &[u8]) -> Memory {
         Memory { bytes: bytes.to_vec(), strings: self.clone() }
@@ -377,6 +390,11 @@ unsafe impl DmaChannel for Puppet {
 
     fn poll(&mut self, report: &mut dyn FnMut(Completion)) {
         let mut state = self.strings.state();
+        if let Some(left) = state.polls_that_panic.checked_sub(1) {
+            state.polls_that_panic = left;
+            drop(state);
+            panic!("the driver panics in poll");
+        }
         if let Some(after) = state.ends_after_polls {
             for op in state.ring.iter_mut().filter(|op| op.issued && op.end.is_none()) {
                 op.polls += 1;

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -66,7 +67,15 @@ pub(super) fn start<S: DmaSource, D: DmaTarget>(
 fn run<S: DmaSource, D: DmaTarget>(core: Arc<Core<S, D>>, sleeper: &Sleeper) {
     let mut step = MIN_STEP;
     loop {
-        match core.with(|state| state.turn(Instant::now())) {
+        // A driver that panics must not take the thread with it that futures are woken by.
+        let turn = |now| catch_unwind(AssertUnwindSafe(|| core.with(|state| state.turn(now))));
+        let next = turn(Instant::now()).unwrap_or_else(|_| {
+            // Without a look at the channel, if that is what it panics in.
+            let expire = || core.with(|state| state.expire(Instant::now()));
+            let _ = catch_unwind(AssertUnwindSafe(expire));
+            Next::Step
+        });
+        match next {
             Next::Sleep(timeout) => {
                 step = MIN_STEP;
                 sleeper.sleep(timeout);
@@ -78,7 +87,8 @@ fn run<S: DmaSource, D: DmaTarget>(core: Arc<Core<S, D>>, sleeper: &Sleeper) {
             Next::Close => break,
         }
     }
-    if !core.with(|state| state.stop()) {
+    let is_idle = catch_unwind(AssertUnwindSafe(|| core.with(|state| state.stop())));
+    if !is_idle.unwrap_or(false) {
         // The engine may still write: channel and memory are leaked with what holds them.
         std::mem::forget(core);
     }

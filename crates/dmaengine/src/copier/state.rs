@@ -3,6 +3,7 @@
 use std::{
     cmp::Ordering,
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -258,7 +259,9 @@ impl<S: DmaSource, D: DmaTarget> State<S, D> {
             return;
         }
         if self.slots.any(|slot| matches!(slot.phase, Phase::InFlight) && slot.deadline <= now) {
-            self.stuck_since = match self.terminate(now) {
+            // A driver that panics has not told that the engine is idle.
+            let terminated = catch_unwind(AssertUnwindSafe(|| self.terminate(now)));
+            self.stuck_since = match terminated.unwrap_or(Err(Stuck)) {
                 Ok(()) => None,
                 Err(Stuck) => self.stuck_since.or(Some(now)),
             };

@@ -1,6 +1,7 @@
 mod batches;
 mod deadlines;
 mod kinds;
+mod panics;
 
 use std::{
     sync::{

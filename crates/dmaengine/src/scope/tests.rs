@@ -370,6 +370,23 @@ fn the_rest_of_a_copy_in_segments_is_done_at_the_end_of_the_scope() {
 }
 
 #[test]
+fn a_prefix_that_is_forgotten_changes_nothing() {
+    let (mut channel, strings) = Puppet::with_ring(2);
+    let (source, mut target) = ([7u8; 100], [0u8; 100]);
+    strings.end_after_polls(20);
+    scope(&mut channel, TIMEOUT, |scope| {
+        let prefix = scope.copy_segmented(&source, &mut target, segment_len(10)).unwrap();
+        // The scope, not the prefix, sees to the end: there is nothing to drop.
+        assert!(!std::mem::needs_drop::<Prefix<'_, '_>>());
+        let _forgotten = std::mem::ManuallyDrop::new(prefix);
+        assert_eq!(scope.in_flight(), 2, "and more to be submitted");
+    })
+    .unwrap();
+    assert_joined(&strings);
+    assert_eq!(target, source);
+}
+
+#[test]
 fn a_copy_in_segments_that_never_ends_is_cut_off() {
     let (mut channel, strings) = Puppet::with_ring(4);
     let (source, mut target) = ([7u8; 100], [0u8; 100]);
@@ -432,6 +449,41 @@ fn an_engine_that_cannot_be_stopped_takes_the_process_with_it() {
             let _ = scope(&mut channel, SHORT, |scope| scope.copy(&source, &mut target).is_ok());
         },
     );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "no child processes")]
+fn a_driver_that_panics_while_a_scope_joins_takes_the_process_with_it() {
+    aborts(
+        "scope::tests::a_driver_that_panics_while_a_scope_joins_takes_the_process_with_it",
+        "DMAENGINE_TEST_PANIC_IN_JOIN",
+        || {
+            let (mut channel, strings) = Puppet::channel();
+            let (source, mut target) = ([5u8; 8], [0u8; 8]);
+            strings.panic_in_poll(1);
+            // Caught by nobody: it must not come so far that the buffers are used again.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                scope(&mut channel, TIMEOUT, |scope| scope.copy(&source, &mut target).is_ok())
+            }));
+        },
+    );
+}
+
+#[test]
+fn a_driver_that_panics_in_poll_inside_a_scope_is_waited_for() {
+    let (mut channel, strings) = Puppet::channel();
+    let (source, mut target) = ([5u8; 100], [0u8; 100]);
+    strings.end_after_polls(20);
+    let panic = catch_unwind(AssertUnwindSafe(|| {
+        scope(&mut channel, TIMEOUT, |scope| {
+            let mut prefix = scope.copy_segmented(&source, &mut target, segment_len(30)).unwrap();
+            strings.panic_in_poll(1);
+            prefix.ready().len()
+        })
+    }));
+    assert_eq!(*panic.unwrap_err().downcast::<&str>().unwrap(), "the driver panics in poll");
+    assert_joined(&strings);
+    assert_eq!(target, source);
 }
 
 #[test]

@@ -1,6 +1,9 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use super::*;
 use crate::{
     DmaDevice, ThreadsDevice,
+    fork::child::in_child,
     puppet::{Memory, Puppet, Strings},
 };
 
@@ -93,6 +96,48 @@ fn what_is_refused_comes_back() {
     assert_eq!(refused.error, SubmitError::LengthMismatch { source_len: 3, target_len: 4 });
     let (_, refused) = start(channel, 0, 0);
     assert_eq!(refused.error, SubmitError::ZeroLength);
+}
+
+#[test]
+fn a_driver_that_panics_in_poll_frees_nothing_under_the_engine() {
+    let (mut copy, strings) = ten();
+    strings.panic_in_poll(1);
+    assert!(catch_unwind(AssertUnwindSafe(|| copy.ready().len())).is_err());
+    assert_eq!((strings.in_ring(), strings.dropped()), (4, (0, 0)));
+    strings.end_after_polls(0);
+    let (_, done) = copy.finish(TIMEOUT).unwrap();
+    assert_eq!((done.status, done.bytes), (Status::Success, 10));
+
+    // In `finish`, which has taken the copy: it goes as if it were dropped.
+    let (copy, strings) = ten();
+    strings.panic_in_poll(1);
+    assert!(catch_unwind(AssertUnwindSafe(|| copy.finish(TIMEOUT).is_ok())).is_err());
+    assert_eq!((strings.terminations(), strings.dropped()), (1, (2, 0)));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "no fork")]
+fn a_forked_child_leaves_the_copy_to_its_parent() {
+    let (mut copy, strings) = ten();
+    strings.end(0, Status::Success);
+    let source: Vec<u8> = (0..10).collect();
+    assert_eq!(copy.ready(), &source[..3]);
+    let mut of_child = Some(copy);
+    let is_right = in_child(|| {
+        let Some(mut copy) = of_child.take() else { return false };
+        // What was there is there; nothing more comes, and nobody waits for it.
+        let is_there = copy.ready() == [0, 1, 2];
+        let late = copy.wait_for(4, TIMEOUT) == Err(PrefixError::TimedOut { ready: 3 });
+        let kept = copy.finish(TIMEOUT);
+        let is_kept = kept.is_err();
+        drop(kept);
+        // Neither the engine nor the memory is the child's: both are left alone.
+        is_there && late && is_kept && strings.terminations() == 0 && strings.dropped() == (0, 0)
+    });
+    assert!(is_right);
+    strings.end_after_polls(0);
+    let (_, done) = of_child.unwrap().finish(TIMEOUT).unwrap();
+    assert_eq!((done.status, done.target.as_ref()), (Status::Success, &source[..]));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -52,7 +53,7 @@ struct InFlight {
     kind: OperationKind,
     len: usize,
     end: Option<Completion>,
-    /// Its thread has gone: the engine could not be stopped.
+    /// Its thread has gone: the engine could not be stopped, or the driver panicked.
     abandoned: bool,
 }
 
@@ -120,6 +121,22 @@ impl Core {
         let Some(&InFlight { cookie, .. }) = line.operations.last() else {
             unreachable!("`submit` has put it there")
         };
+        let end = catch_unwind(AssertUnwindSafe(|| self.wait_for(cookie, line, deadline)));
+        end.unwrap_or_else(|panic| {
+            // The driver's. This thread will not come back for the end.
+            self.lock().abandon(cookie);
+            resume_unwind(panic)
+        })
+        .map_err(ExecuteError::Stuck)
+    }
+
+    /// Waits until an operation has ended, or ends it at `deadline`.
+    fn wait_for<'a>(
+        &'a self,
+        cookie: Cookie,
+        mut line: MutexGuard<'a, Line>,
+        deadline: Option<Instant>,
+    ) -> Result<Completion, Stuck> {
         let start = Instant::now();
         loop {
             if let Some(completion) = line.take(cookie) {
@@ -133,7 +150,7 @@ impl Core {
         let terminated = line.terminate(cookie);
         // Others may have ended as well, or be the next to find out that none will.
         self.changed.notify_all();
-        terminated.map_err(ExecuteError::Stuck)
+        terminated
     }
 
     /// Notes what has ended; if nothing has, waits for a while.
@@ -251,7 +268,7 @@ impl Line {
             operation.end = Some(completion);
             ended = true;
         });
-        operations.retain(|operation| !(operation.abandoned && operation.end.is_some()));
+        self.forget_abandoned();
         ended
     }
 
@@ -276,10 +293,21 @@ impl Line {
                 return Ok(Completion { status, ..completion });
             }
         }
+        self.abandon(cookie);
+        Err(Stuck)
+    }
+
+    /// Nobody will take an operation's end.
+    fn abandon(&mut self, cookie: Cookie) {
         for operation in &mut self.operations {
             operation.abandoned |= operation.cookie == cookie;
         }
-        Err(Stuck)
+        self.forget_abandoned();
+    }
+
+    /// Forgets operations that have ended and that nobody asks for.
+    fn forget_abandoned(&mut self) {
+        self.operations.retain(|operation| !(operation.abandoned && operation.end.is_some()));
     }
 
     fn arm(&mut self) -> bool {

@@ -1,7 +1,13 @@
-use std::sync::Barrier;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Barrier,
+};
 
 use super::*;
-use crate::{Completion, DmaTarget, Flags, Operation, Stuck, ThreadsDevice};
+use crate::{
+    Channel, Completion, DmaChannel, DmaTarget, Flags, Operation, Stuck, ThreadsDevice,
+    puppet as engine,
+};
 
 const COPY: Capabilities = Capabilities::MEMCPY;
 
@@ -324,4 +330,52 @@ fn any_operation_can_be_executed() {
     // calling thread.
     let end: Completion = unsafe { shared.execute(&xor, Flags::empty(), LONG) }.unwrap();
     assert_eq!((end.status, parity), (Status::Success, [0xcc; 32]));
+}
+
+/// A device of one channel that is there already.
+#[derive(Debug)]
+struct One(ChannelInfo, Mutex<Option<Channel>>);
+
+impl DmaDevice for One {
+    fn channels(&self) -> &[ChannelInfo] {
+        std::slice::from_ref(&self.0)
+    }
+
+    fn map(&self, _arena: &Arena) -> Result<(), MapError> {
+        Ok(())
+    }
+
+    fn request_channel(&self, _index: usize) -> Result<Box<dyn DmaChannel>, RequestError> {
+        let channel = self.1.lock().unwrap().take().ok_or(RequestError::InUse)?;
+        Ok(Box::new(channel))
+    }
+}
+
+#[test]
+fn a_driver_that_panics_keeps_the_memory_and_not_the_channel() {
+    let (channel, strings) = engine::Puppet::with_ring(1);
+    let registry = Registry::new();
+    registry.register(Arc::new(One(channel.info().clone(), Mutex::new(Some(channel)))));
+    let shared = registry.find_channel(COPY).unwrap();
+    let copy = |timeout| shared.copy(strings.memory(b"from"), strings.memory(b"to.."), timeout);
+    strings.panic_in_poll(1);
+    let panic = catch_unwind(AssertUnwindSafe(|| copy(LONG).is_ok()));
+    assert!(panic.is_err());
+    assert_eq!((strings.in_ring(), strings.dropped()), (1, (0, 0)), "the engine has it");
+
+    // The engine writes what is still there. Its end is nobody's, but it makes room.
+    strings.end_after_polls(0);
+    let (end, _, target) = copy(LONG).unwrap();
+    assert_eq!((end.status, target.as_ref()), (Status::Success, &b"from"[..]));
+    drop(target);
+    assert_eq!((strings.in_ring(), strings.dropped()), (0, (2, 0)));
+
+    // So it is with one that the driver had taken when it panicked.
+    strings.end_after_polls(u32::MAX);
+    strings.panic_in_submit("driver");
+    assert!(catch_unwind(AssertUnwindSafe(|| copy(LONG).is_ok())).is_err());
+    assert_eq!((strings.in_ring(), strings.dropped()), (1, (2, 0)));
+    // None is left behind whose end would be waited for.
+    let refused = copy(Duration::MAX).unwrap_err();
+    assert!(matches!(refused.error, SharedError::Submit(SubmitError::RingFull)));
 }
