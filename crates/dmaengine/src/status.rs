@@ -83,7 +83,7 @@ pub enum FallbackCause {
     Unreachable,
     /// The engine failed a short while ago, and rests.
     Resting,
-    /// The engine was given the operation and did not do it: error, halt or loss.
+    /// The engine was given the operation and did not do it: it failed, halted or was down.
     Failed,
     /// The engine was given the operation and did not end it in time.
     TimedOut,

@@ -42,11 +42,13 @@ const MAX_RING_SIZE: usize = 1 << 16;
 /// | cannot do such a one: kind, length, alignment, pieces | CPU | [`Unsupported`](crate::FallbackCause::Unsupported) |
 /// | cannot reach the memory | CPU | [`Unreachable`](crate::FallbackCause::Unreachable) |
 /// | failed a short while ago | CPU | [`Resting`](crate::FallbackCause::Resting) |
-/// | is down, fails it, or aborts it behind one that failed | CPU, all of it again | [`Failed`](crate::FallbackCause::Failed) |
+/// | is down, halts at it, fails it, or aborts it behind one that failed | CPU, all of it again | [`Failed`](crate::FallbackCause::Failed) |
 /// | does not end it within the time-out, and is reset | CPU, all of it again | [`TimedOut`](crate::FallbackCause::TimedOut) |
 ///
 /// So a client sees success, or what a check found, and nothing else, unless it terminates the
-/// channel. Every operation ends exactly once.
+/// channel. Every operation ends exactly once. A halt has no cause of its own: a channel that has
+/// halted restarts itself in its `poll`, and from here it is an operation that failed, with others
+/// that were aborted behind it.
 ///
 /// The channel takes process addresses, whatever the engine takes, and can do all that the CPU can.
 /// It has no XFERCAP: an operation is one descriptor, however long. One that would not fit the

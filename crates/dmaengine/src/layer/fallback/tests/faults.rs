@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{puppet::plain, rig::Rig};
+use super::{
+    puppet::plain,
+    rig::{CELL, Rig},
+};
 use crate::{
     Capabilities, ChannelInfo, Completion, Cookie, FallbackCause, FallbackOptions, Flags,
     Operation, Ordering, Status,
@@ -13,6 +16,17 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 const FAILED: Option<FallbackCause> = Some(FallbackCause::Failed);
 const RESTING: Option<FallbackCause> = Some(FallbackCause::Resting);
 const TIMED_OUT: Option<FallbackCause> = Some(FallbackCause::TimedOut);
+
+/// The causes that were counted, and how often. Each operation has a cell's length.
+fn counted(rig: &Rig) -> Vec<(FallbackCause, u64)> {
+    let causes = FallbackCause::ALL.into_iter();
+    let counts = causes.map(|cause| {
+        let operations = rig.stats.operations(cause);
+        assert_eq!(rig.stats.bytes(cause), operations * CELL as u64, "{cause:?}");
+        (cause, operations)
+    });
+    counts.filter(|(_, operations)| *operations > 0).collect()
+}
 
 #[test]
 fn what_fails_and_what_is_aborted_behind_it_is_repeated() {
@@ -31,6 +45,7 @@ fn what_fails_and_what_is_aborted_behind_it_is_repeated() {
         rig.copy_now(5, 105);
         rig.engine.finish(0);
         assert_eq!(rig.ends(), [(4, None), (5, RESTING)]);
+        assert_eq!(counted(&rig), [(FallbackCause::Resting, 1), (FallbackCause::Failed, 2)]);
     }
 }
 
@@ -111,6 +126,7 @@ fn an_engine_that_stands_still_is_reset_after_the_timeout() {
         rig.pass(Duration::from_nanos(1));
         assert_eq!(rig.ends(), [(1, TIMED_OUT), (2, TIMED_OUT)]);
         assert_eq!((rig.cell(101), rig.cell(102)), (1, 2));
+        assert_eq!(counted(&rig), [(FallbackCause::TimedOut, 2)]);
         assert_eq!((rig.stats.resets(), rig.stats.failed_resets()), (1, 0));
         assert!(rig.stats.is_open());
         assert_eq!(rig.stats.due(), None);

@@ -1,6 +1,9 @@
 //! Random operations with random fences, over an engine that fails at random.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -8,7 +11,10 @@ use super::{
     puppet::plain,
     rig::{CELL, CELLS, Rig},
 };
-use crate::{ChannelInfo, Completion, Cookie, Flags, Operation, Ordering, Status, SubmitError};
+use crate::{
+    ChannelInfo, Completion, Cookie, FallbackCause, Flags, Operation, OperationKind, Ordering,
+    Status, SubmitError,
+};
 
 const CASES: u32 = if cfg!(miri) { 2 } else { 1000 };
 const STEPS: usize = if cfg!(miri) { 100 } else { 1000 };
@@ -65,8 +71,8 @@ struct Model {
     cells: [u8; PLAY],
     read: HashSet<usize>,
     written: HashSet<usize>,
-    /// Ends that are due, by cookie.
-    open: HashSet<u64>,
+    /// What is to end, by cookie.
+    open: HashMap<u64, OperationKind>,
     last_reported: Option<Cookie>,
 }
 
@@ -76,7 +82,7 @@ impl Model {
             cells: std::array::from_fn(|cell| cell as u8),
             read: HashSet::new(),
             written: HashSet::new(),
-            open: HashSet::new(),
+            open: HashMap::new(),
             last_reported: None,
         }
     }
@@ -100,6 +106,8 @@ struct Run {
     rig: Rig,
     model: Model,
     ordering: Ordering,
+    /// Operations that were reported as done by the CPU, by cause.
+    by_cpu: [u64; FallbackCause::ALL.len()],
 }
 
 impl Run {
@@ -111,22 +119,44 @@ impl Run {
         let flags = self.model.flags(from, to);
         let cookie = self.rig.submit(operation, flags).unwrap();
         self.model.cells[to] = value;
-        assert!(self.model.open.insert(cookie.get()));
+        assert_eq!(self.model.open.insert(cookie.get(), operation.kind()), None);
     }
 
     fn poll(&mut self, may_abort: bool) {
         for Completion { cookie, status, bytes, fallback } in self.rig.poll() {
-            assert!(self.model.open.remove(&cookie.get()), "{cookie} ended twice");
+            let Some(kind) = self.model.open.remove(&cookie.get()) else {
+                panic!("{cookie} ended twice");
+            };
             match status {
-                Status::Success => assert_eq!(bytes, CELL),
+                Status::Success => {
+                    assert_eq!(bytes, CELL);
+                    self.check_cause(kind, fallback);
+                }
                 _ => assert!(may_abort && status == Status::Aborted && bytes == 0, "{status}"),
             }
-            let _ = fallback;
             if self.ordering == Ordering::InOrder
                 && let Some(last) = self.model.last_reported.replace(cookie)
             {
                 assert!(last.is_before(cookie), "{cookie} after {last}");
             }
+        }
+    }
+
+    /// Whether an operation may have been done for this cause.
+    fn check_cause(&mut self, kind: OperationKind, cause: Option<FallbackCause>) {
+        let stats = &self.rig.stats;
+        let may_be = match cause {
+            // The engine can copy, and nothing else.
+            None => kind == OperationKind::Memcpy,
+            Some(FallbackCause::Unsupported) => kind != OperationKind::Memcpy,
+            // As the engine is told to refuse them.
+            Some(FallbackCause::RingFull | FallbackCause::Unreachable) => true,
+            Some(FallbackCause::Resting | FallbackCause::Failed) => stats.opened() > 0,
+            Some(FallbackCause::TimedOut) => stats.resets() > 0,
+        };
+        assert!(may_be, "{kind} by {cause:?}");
+        if let Some(cause) = cause {
+            self.by_cpu[cause as usize] += 1;
         }
     }
 
@@ -216,7 +246,9 @@ impl Run {
             self.poll(false);
             self.rig.pass(Duration::from_millis(100));
         }
-        assert_eq!(self.model.open, HashSet::new(), "these have not ended");
+        assert_eq!(self.model.open, HashMap::new(), "these have not ended");
+        let counted = FallbackCause::ALL.map(|cause| self.rig.stats.operations(cause));
+        assert_eq!(counted, self.by_cpu, "{:?}", FallbackCause::ALL);
         assert_eq!(self.rig.channel.space(), self.rig.channel.info().ring_size);
         for (cell, value) in self.model.cells.into_iter().enumerate() {
             assert_eq!(self.rig.cell(cell), value, "cell {cell}");
@@ -242,7 +274,8 @@ proptest! {
     ) {
         let ordering = if in_order { Ordering::InOrder } else { Ordering::OutOfOrder };
         let rig = Rig::new(ChannelInfo { ordering, ring_size, ..plain() });
-        let mut run = Run { rig, model: Model::new(), ordering };
+        let by_cpu = [0; FallbackCause::ALL.len()];
+        let mut run = Run { rig, model: Model::new(), ordering, by_cpu };
         for step in &steps {
             run.step(step);
         }
