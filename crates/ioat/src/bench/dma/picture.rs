@@ -1,5 +1,5 @@
-//! The figures as a picture: for each batch, what the caller pays and what the engine gives, over the
-//! size of a copy.
+//! The figures as a picture: for each batch, what the caller pays, what the engine gives and how long
+//! a copy takes, over the size of a copy.
 
 use std::collections::BTreeSet;
 
@@ -9,27 +9,49 @@ use super::{
 };
 use crate::{
     bench::picture::{Line, Panel, Picture, PictureError},
-    measure::Samples,
+    measure::Spread,
 };
 
 /// What a panel shows.
 struct Quantity {
     title: &'static str,
     axis: &'static str,
-    of: fn(&Figures) -> &Samples,
-    /// Whether the break-even sizes belong in here; the names of the engines belong in the others.
+    of: fn(&Figures) -> Spread,
+    /// Whether the break-even sizes belong in here.
     marked: bool,
+    /// Whether the names of the engines do.
+    named: bool,
 }
 
-const QUANTITIES: [Quantity; 2] = [
+const QUANTITIES: [Quantity; 3] = [
     Quantity {
         title: "What the caller pays",
         axis: "ns per copy",
-        of: |figures| &figures.caller_ns,
+        of: |figures| figures.caller_ns.spread(),
         marked: true,
+        named: false,
     },
-    Quantity { title: "Throughput", axis: "GB/s", of: |figures| &figures.gb_per_s, marked: false },
+    Quantity {
+        title: "Throughput",
+        axis: "GB/s",
+        of: |figures| figures.gb_per_s.spread(),
+        marked: false,
+        named: true,
+    },
+    Quantity {
+        title: "Latency",
+        axis: "ns, p50 up to p99",
+        of: latency,
+        marked: false,
+        named: false,
+    },
 ];
+
+/// What half of the operations take, up to what one in a hundred takes longer than.
+fn latency(Figures { latency_ns, .. }: &Figures) -> Spread {
+    let median = latency_ns.p50.spread().median;
+    Spread { median, least: median, greatest: latency_ns.p99.spread().median }
+}
 
 /// Draws `results` as an SVG document.
 ///
@@ -46,8 +68,8 @@ pub fn draw(results: &Results) -> Result<String, PictureError> {
         title: "Copies through DMA engines",
         how: format!(
             "Medians of {rounds} rounds in turns, with least and greatest; passes of {pass_ms} ms, \
-             {depth} copies in flight at most, {pairs} pairs of buffers. A model or a thread is no \
-             hardware."
+             {depth} copies in flight at most, {pairs} pairs of buffers. Latencies are of one batch in \
+             flight, p50 with a line up to p99. A model or a thread is no hardware."
         ),
         panels: panels.collect(),
     }
@@ -55,7 +77,7 @@ pub fn draw(results: &Results) -> Result<String, PictureError> {
 }
 
 fn panel(results: &Results, batch: usize, quantity: &Quantity) -> Panel {
-    let Quantity { title, axis, of, marked } = quantity;
+    let Quantity { title, axis, of, marked, named } = quantity;
     let rows: Vec<&Row> = results.rows.iter().filter(|row| row.batch == batch).collect();
     // Rows of one engine and interface lie together.
     let engines = rows
@@ -69,7 +91,7 @@ fn panel(results: &Results, batch: usize, quantity: &Quantity) -> Panel {
         let break_even = found.and_then(|found| found.size.within());
         Line {
             name: row.title(),
-            points: rows.iter().map(|row| (row.size as f64, of(&row.figures).spread())).collect(),
+            points: rows.iter().map(|row| (row.size as f64, of(&row.figures))).collect(),
             mark: break_even.map(|bytes| (bytes, format!("break-even {bytes:.0} B"))),
         }
     });
@@ -78,7 +100,7 @@ fn panel(results: &Results, batch: usize, quantity: &Quantity) -> Panel {
         x: "bytes per copy",
         y: axis,
         lines: lines.collect(),
-        named: !marked,
+        named: *named,
     }
 }
 

@@ -1,8 +1,9 @@
 use super::*;
 use crate::bench::{
     Cpus,
-    dma::{BreakEven, BreakEvenRow, Interface},
+    dma::{BreakEven, BreakEvenRow, Interface, LatencyNs},
 };
+use crate::measure::Samples;
 
 fn samples(values: &[f64]) -> Samples {
     let mut samples = Samples::default();
@@ -20,6 +21,11 @@ fn row(engine: &str, kind: &'static str, interface: Interface, size: usize, batc
         figures: Figures {
             caller_ns: samples(&[80.0, 100.0, 90.0]),
             gb_per_s: samples(&[1.0, 2.0, 1.5]),
+            latency_ns: LatencyNs {
+                p50: samples(&[300.0, 100.0, 200.0]),
+                p99: samples(&[4000.0, 6000.0, 5000.0]),
+                p999: samples(&[9000.0]),
+            },
             ..Figures::default()
         },
         caller_over_memcpy: Samples::default(),
@@ -75,10 +81,22 @@ fn every_engine_is_named_with_its_kind_and_its_break_even_is_marked() {
     for engine in ["memcpy (cpu)", "threads (software)", "threads, bare channel (software)"] {
         assert_eq!(times(engine), 2, "{engine}: {svg}");
     }
-    for panel in ["What the caller pays", "Throughput"] {
+    for panel in ["What the caller pays", "Throughput", "Latency"] {
         assert_eq!((times(&format!("{panel}, batches of 1\n")), times(panel)), (1, 2), "{svg}");
     }
     assert_eq!(times("break-even 1234 B"), 1, "{svg}");
+}
+
+#[test]
+fn latency_reaches_from_p50_to_p99() {
+    let row = row("threads", "software", Interface::Queue, 64, 1);
+    let Spread { median, least, greatest, .. } = latency(&row.figures);
+    assert_eq!((median, least, greatest), (200.0, 200.0, 5000.0));
+    let results = results(vec![row]);
+    let panel = panel(&results, 1, &QUANTITIES[2]);
+    let [line] = &panel.lines[..] else { panic!("one engine") };
+    assert_eq!(line.points.len(), 1);
+    assert_eq!((line.points[0].1.median, line.points[0].1.greatest), (200.0, 5000.0));
 }
 
 #[test]
