@@ -10,6 +10,7 @@ mod events;
 mod failing;
 mod halts;
 mod interrupts;
+mod layers;
 mod lying;
 mod machine;
 mod million;
