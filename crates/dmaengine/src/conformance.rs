@@ -8,8 +8,8 @@
 //! [`ChannelInfo::check`](crate::ChannelInfo::check), with nothing submitted; nothing before the
 //! doorbell; space that falls by what an operation takes and comes back; more operations than 16
 //! bits count; cookies that go on, whatever happens; fences, flags, events, deadlines; stops of an
-//! idle, a busy and an unused channel; one channel that many threads use in turn. Every byte of every
-//! block of memory is watched, and guards around it.
+//! idle, a busy and an unused channel; one channel that many threads use in turn; Linux's
+//! [`dmatest`](crate::dmatest). Every byte of every block of memory is watched, and guards around it.
 //!
 //! [`errors()`] asks for what must hold when operations fail, of engines that can be made to fail to
 //! order. It is an entry of its own, so that nothing is left out in silence. [`device`] is for devices:
@@ -114,6 +114,7 @@ mod batch;
 mod client;
 mod clients;
 mod copies;
+mod dmatest;
 mod errors;
 mod events;
 mod fills;
@@ -212,6 +213,7 @@ impl<'a> Suite<'a> {
         self.drop_in_flight(&mut fresh);
         self.restart(&mut fresh);
         self.hand_over(fresh());
+        self.dmatest(&mut fresh);
     }
 }
 

@@ -115,6 +115,30 @@ fn wrong_events_and_stops() {
     is_found(Defect::DoesNotStop, "can be stopped", |_| ());
 }
 
+/// Alone: in the whole suite other tests find these before it.
+#[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
+fn what_dmatest_finds() {
+    for (defect, words) in [
+        (Defect::OneByteMore, "dstbuf["),
+        (Defect::OneByteLess, "dstbuf["),
+        (Defect::SourceWritten, "srcbuf["),
+        (Defect::PatternByAddress, "set0: result #"),
+        (Defect::LastSourceLeftOut, "xor0: result #1: 'data error'"),
+        (Defect::PAndQConfused, "(Q does not match)"),
+        (Defect::ChecksAlwaysPass, "'damage not found'"),
+        (Defect::SaysAborted, "'completion error status'"),
+        (Defect::Loses, "'test timed out'"),
+    ] {
+        let arena = Arena::new(ARENA_LEN).unwrap();
+        let mut toys = Toys::new(&arena);
+        toys.defect = Some(defect);
+        let suite = Suite::new(&arena).timeout(TIMEOUT);
+        let said = complaint(defect, || suite.dmatest(&mut || toys.channel(&[])));
+        assert!(said.contains(words), "of {defect:?} the suite said: {said}");
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
 fn what_one_client_does_to_another() {
