@@ -4,8 +4,8 @@ mod toy;
 use self::toy::{AfterFailure, Toys};
 use super::*;
 use crate::{
-    Addressing, Capabilities, CpuDevice, FaultPlan, Faults, Layer, OperationKind, Ordering, Split,
-    ThreadsDevice, ThreadsOptions,
+    Addressing, Capabilities, Cookie, CpuDevice, Fallback, FaultPlan, Faults, Layer, OperationKind,
+    Ordering, Split, ThreadsDevice, ThreadsOptions,
 };
 
 fn check(device: &dyn DmaDevice) {
@@ -124,4 +124,28 @@ fn an_engine_of_tiny_pieces_and_long_lists() {
         toys.info.ring_size = 64;
         (toys.info.max_sg, toys.info.max_xor, toys.info.max_pq) = (16, 16, 16);
     });
+}
+
+/// Each channel's cookies wrap with its fifth operation. A client, and a layer, sees nothing of it.
+#[test]
+#[cfg_attr(miri, ignore = "hours: the suite looks at every byte")]
+fn engines_whose_cookies_wrap() {
+    const FIRST: Cookie = Cookie::new(u64::MAX - 3);
+
+    check_toys(|toys| toys.first = FIRST);
+    check_toys(|toys| {
+        toys.first = FIRST;
+        toys.info.ordering = Ordering::OutOfOrder;
+    });
+    let arena = Arena::new(ARENA_LEN).unwrap();
+    let mut toys = Toys::new(&arena);
+    toys.first = FIRST;
+    let layers: [&dyn Layer; 3] =
+        [&Split::new(1 << 14), &Faults::new(FaultPlan::default()), &Fallback::default()];
+    for ordering in [Ordering::InOrder, Ordering::OutOfOrder] {
+        toys.info.ordering = ordering;
+        for layer in layers {
+            all(|| layer.wrap(toys.channel(&[])), &arena);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::{
     super::{ARENA_LEN, Failure, Suite},
     toy::{AfterFailure, Defect, Toys},
 };
-use crate::{Addressing, Arena, Capabilities, Ordering, Status};
+use crate::{Addressing, Arena, Capabilities, Cookie, Ordering, Status};
 
 /// A toy runs in the calling thread: what has not happened after this will not.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_millis(200);
@@ -65,6 +65,9 @@ fn wrong_reports() {
     is_found(Defect::SkipsACookie, "cookies are consecutive", |_| ());
     is_found(Defect::CookiesOf16Bits, "cookies are consecutive", |_| ());
     is_found(Defect::CookiesRestartAtAStop, "cookies are consecutive", |_| ());
+    is_found(Defect::CookiesSkipZero, "cookies are consecutive", |toys| {
+        toys.first = Cookie::new(u64::MAX - 3);
+    });
 }
 
 #[test]

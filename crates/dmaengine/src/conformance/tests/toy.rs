@@ -56,6 +56,8 @@ pub(super) enum Defect {
     MovesForAnotherChannel,
     SkipsACookie,
     CookiesOf16Bits,
+    /// As Linux's, which are never 0.
+    CookiesSkipZero,
     CookiesRestartAtAStop,
     TakesOverlaps,
     TakesWhatItCannot,
@@ -97,6 +99,8 @@ pub(super) struct Toys {
     pub(super) info: ChannelInfo,
     pub(super) defect: Option<Defect>,
     pub(super) after_failure: AfterFailure,
+    /// Of the first operation.
+    pub(super) first: Cookie,
     /// The descriptors that an operation of so many pieces takes.
     pub(super) descriptors: fn(OperationKind, usize) -> usize,
     /// What an engine of IOVAs can reach.
@@ -120,6 +124,7 @@ impl Toys {
             info,
             defect: None,
             after_failure: AfterFailure::GoOn,
+            first: Cookie::FIRST,
             descriptors: |_, pieces| pieces,
             arena: arena.clone(),
             left: Arc::default(),
@@ -137,7 +142,7 @@ impl Toys {
             issued: 0,
             ended: VecDeque::new(),
             used: 0,
-            next: Cookie::FIRST,
+            next: self.first,
             submitted: 0,
             last: None,
             event: has_event.then(|| rustix::event::eventfd(0, flags).unwrap()),
@@ -486,6 +491,7 @@ unsafe impl DmaChannel for Toy {
         match self.toys.defect {
             Some(Defect::SkipsACookie) if number == 100 => cookie = cookie.next(),
             Some(Defect::CookiesOf16Bits) => cookie = Cookie::new(cookie.get() & 0xffff),
+            Some(Defect::CookiesSkipZero) if cookie.get() == 0 => cookie = cookie.next(),
             _ => {}
         }
         self.next = cookie.next();
