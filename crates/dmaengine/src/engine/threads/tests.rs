@@ -127,6 +127,47 @@ fn cpu_time_is_counted_and_kept() {
     assert_eq!(device.cpu_time(), Some(ended), "no thread, no time");
 }
 
+/// Whether the thread with this name sleeps: its state in `/proc`. It names itself when it starts.
+fn is_asleep(name: &str) -> bool {
+    let state = std::fs::read_dir("/proc/self/task").unwrap().find_map(|task| {
+        // It may have ended since.
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        let (_, rest) = stat.split_once(&format!("({name}) "))?;
+        rest.chars().next()
+    });
+    state == Some('S')
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "no clocks of threads")]
+fn the_thread_of_an_idle_channel_sleeps_and_takes_no_time() {
+    /// Looks in succession that must find it asleep and its clock standing.
+    const LOOKS: u32 = 30;
+    /// Between two looks: as long as it naps where nobody may wake it.
+    const INTERVAL: Duration = Duration::from_millis(1);
+    /// No other test has threads of that name.
+    const CHANNEL: usize = 77;
+
+    let device = ThreadsDevice::new(CHANNEL + 1);
+    let mut queue: Queue<Vec<u8>, Vec<u8>, ()> =
+        Queue::new(device.request_channel(CHANNEL).unwrap());
+    // Of a channel that was never used, then of one that was.
+    for _ in 0..3 {
+        let start = Instant::now();
+        let (mut looks, mut before) = (0, None);
+        while looks < LOOKS {
+            let is_asleep = is_asleep(&format!("ioat-copy-{CHANNEL}"));
+            let now = device.cpu_time();
+            looks = if is_asleep && now == before { looks + 1 } else { 0 };
+            before = now;
+            assert!(start.elapsed() < 6 * TIMEOUT, "it goes on: {now:?}");
+            std::thread::sleep(INTERVAL);
+        }
+        queue.copy(vec![7; 4096], vec![0; 4096], ()).unwrap();
+        queue.wait(TIMEOUT, |done| assert_eq!(done.target, [7; 4096])).unwrap();
+    }
+}
+
 #[test]
 fn dropping_a_busy_channel_joins_its_worker() {
     let mut queue = queue(ThreadsOptions::default());
