@@ -11,12 +11,14 @@
 //! | `Xor` | the exclusive or of [`xor_sources`](Params::xor_sources) sources; if the channel has `xor_val`, it then checks that parity itself, as it is and with a byte of it changed |
 //! | `Pq` | P and Q of [`pq_sources`](Params::pq_sources) sources; with `pq_val` likewise, with a byte of P, of Q or of both changed |
 //!
-//! The parameters' names and defaults are Linux's. Three mean something else here:
+//! The parameters' names are Linux's, and so are the defaults but for `iterations`. Three mean something
+//! else here:
 //!
 //! * `threads_per_chan`: a channel belongs to one thread, so what Linux has threads for are
 //!   operations in flight together, each with buffers of its own;
 //! * `timeout`: there is always one;
-//! * `iterations`: 0, for ever, is for [`run_while`].
+//! * `iterations`: 1000 unless told otherwise; 0, for ever, which is Linux's default, is for
+//!   [`run_while`].
 //!
 //! ```
 //! use dmaengine::{Arena, DmaDevice, ThreadsDevice, dmatest};

@@ -29,12 +29,14 @@ impl Operation {
     }
 }
 
-/// How it is tested. The names and defaults are Linux's, where it has them.
+/// How it is tested. The names are Linux's, where it has them, and so are the defaults, but for
+/// [`iterations`](Self::iterations).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Params {
     /// What is tested (Linux: `dmatest`).
     pub operation: Operation,
-    /// Tests per thread; 0 for no end ([`run_while`](super::run_while) only).
+    /// Tests per thread; 0, which is Linux's default, for no end ([`run_while`](super::run_while)
+    /// only).
     pub iterations: u64,
     /// Operations in flight at a time, each with buffers of its own.
     pub threads_per_chan: usize,
@@ -56,7 +58,8 @@ pub struct Params {
     pub noverify: bool,
     /// Completions are polled for, and not waited for with the channel's event.
     pub polled: bool,
-    /// Where the random numbers begin: the same seed makes the same tests.
+    /// Where the random numbers begin: the same seed makes the same tests. (Linux has no such
+    /// parameter.)
     pub seed: u64,
     /// How long an operation may take.
     pub timeout: Duration,

@@ -23,8 +23,9 @@ use crate::{failure::Failure, size};
 /// Tests an engine as Linux's dmatest does: operations of random lengths at random places, and every
 /// byte of sources, targets and their surroundings checked.
 ///
-/// The options have the names and meanings of Linux's module parameters. All channels are tested at
-/// the same time. Failures go to standard error, the summary to standard output.
+/// The options have the names, meanings and defaults of Linux's module parameters, where it has them,
+/// but one default: the test ends, after 1000 iterations. All channels are tested at the same time.
+/// Failures go to standard error, the summary to standard output.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Dmatest {
@@ -41,7 +42,8 @@ pub(crate) struct Dmatest {
     /// No more channels than this; 0 for all.
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_channels: usize,
-    /// Tests per channel and thread; 0 until Ctrl-C, which then prints the summary.
+    /// Tests per channel and thread; 0, as Linux's dmatest has it, until Ctrl-C, which then prints the
+    /// summary.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     iterations: u64,
     /// Operations in flight on a channel at a time, each with buffers of its own. (A channel belongs
@@ -85,7 +87,7 @@ pub(crate) struct Dmatest {
     #[arg(long)]
     polled: bool,
     /// Where the random numbers begin: the same seed makes the same tests.
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// Inject faults between the engine and the test, on each channel: commas between the pieces
     /// below. It shows what a failing engine looks like, and that dmatest notices.
