@@ -29,7 +29,6 @@ fn every_operation_on_the_calling_thread() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "no clocks of threads")]
 fn every_operation_on_another_thread() {
     every_operation(&ThreadsDevice::new(1));
 }
@@ -399,11 +398,11 @@ fn a_copy_in_segments_that_never_ends_is_cut_off() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "long")]
 fn two_copies_in_segments_on_a_real_engine() {
+    const LEN: usize = if cfg!(miri) { 20_000 } else { 1 << 20 };
     let mut channel = Channel::from(ThreadsDevice::new(1).request_channel(0).unwrap());
-    let source: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
-    let (mut a, mut b) = (vec![0u8; 1 << 20], vec![0u8; 1 << 20]);
+    let source: Vec<u8> = (0..=255).cycle().take(LEN).collect();
+    let (mut a, mut b) = (vec![0u8; LEN], vec![0u8; LEN]);
     scope(&mut channel, TIMEOUT, |scope| {
         let mut first = scope.copy_segmented(&source, &mut a, segment_len(4096)).unwrap();
         let mut second = scope.copy_segmented(&source, &mut b, segment_len(5000)).unwrap();

@@ -141,10 +141,10 @@ fn a_forked_child_leaves_the_copy_to_its_parent() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "long")]
 fn on_a_real_engine() {
+    const LEN: usize = if cfg!(miri) { 20_000 } else { 1 << 20 };
     let channel = Channel::from(ThreadsDevice::new(1).request_channel(0).unwrap());
-    let bytes: Vec<u8> = (0..=255).cycle().take((1 << 20) + 5).collect();
+    let bytes: Vec<u8> = (0..=255).cycle().take(LEN + 5).collect();
     let target = vec![0u8; bytes.len()];
     let mut copy = SegmentedCopy::start(channel, bytes.clone(), target, segment_len(4096)).unwrap();
     let mut seen = 0;

@@ -53,7 +53,8 @@ pub(crate) const TOO_LONG_TO_CACHE: usize = 32 << 20;
 pub(crate) unsafe fn copy(source: *const u8, target: *mut u8, len: usize, flags: Flags) {
     #[cfg(target_arch = "x86_64")]
     if len >= SHORTEST && is_x86_feature_detected!("avx2") {
-        let stream = if flags.contains(Flags::TO_CACHE) {
+        // Miri, which may have AVX2, has no streaming stores.
+        let stream = if cfg!(miri) || flags.contains(Flags::TO_CACHE) {
             false
         } else if flags.contains(Flags::TO_MEMORY) {
             len >= SHORTEST_STREAM
