@@ -11,9 +11,19 @@ use loom::{
 use super::*;
 
 /// The number of operation `index` is its length, less one.
-fn operation(index: usize) -> Operation<'static> {
+const fn operation(index: usize) -> Operation<'static> {
     let (source, target) = (std::ptr::null(), std::ptr::null_mut());
     Operation::Memcpy { source, target, len: index + 1 }
+}
+
+/// As [`operation`], and so long that the worker shows its end at once, whatever else is issued.
+const fn long_operation(index: usize) -> Operation<'static> {
+    operation(PUBLISH_BYTES + index)
+}
+
+/// The number of an operation.
+const fn index(len: usize) -> usize {
+    (len - 1) % PUBLISH_BYTES
 }
 
 /// What the operations write. Loom finds an access that is not ordered after the worker's.
@@ -39,7 +49,13 @@ struct Model {
 }
 
 impl Model {
+    /// All operations succeed.
     fn new(operations: usize) -> Self {
+        Self::with(operations, |_| Status::Success)
+    }
+
+    /// Operations end as `status` says.
+    fn with(operations: usize, status: fn(usize) -> Status) -> Self {
         let (submitter, worker) = ring(2);
         let targets = Arc::new(Targets((0..operations).map(|_| UnsafeCell::new(false)).collect()));
         let event = Arc::new(Notify::new());
@@ -49,10 +65,10 @@ impl Model {
                 worker.run(
                     Duration::ZERO,
                     |descriptor| {
+                        let index = index(descriptor.len());
                         // SAFETY: loom checks that nobody else accesses it meanwhile.
-                        targets.0[descriptor.len() - 1]
-                            .with_mut(|target| unsafe { *target = true });
-                        Status::Success
+                        targets.0[index].with_mut(|target| unsafe { *target = true });
+                        status(index)
                     },
                     || event.notify(),
                 )
@@ -61,8 +77,16 @@ impl Model {
         Self { submitter, targets, event, worker }
     }
 
+    fn submit(&mut self, operation: &Operation<'_>) {
+        assert!(self.submitter.submit(operation, Flags::empty()).is_some());
+    }
+
     fn submit_and_issue(&mut self, index: usize) {
-        assert!(self.submitter.submit(&operation(index), Flags::empty()).is_some());
+        self.submit(&operation(index));
+        self.issue();
+    }
+
+    fn issue(&mut self) {
         if self.submitter.issue() == Wake::Unpark {
             self.worker.thread().unpark();
         }
@@ -83,6 +107,34 @@ impl Model {
             Some(End { status: Status::Success, len: index + 1 })
         );
         assert!(self.targets.read(index));
+    }
+
+    /// Takes what has ended as a `Queue` does: successes by their number, and one by one what is left
+    /// behind a failure. Each must be the next, have ended as `status` says, and be done.
+    fn poll(&mut self, status: fn(usize) -> Status) {
+        let mut next = self.submitter.reported() as usize;
+        self.submitter.look();
+        for _ in 0..self.submitter.take_successes() {
+            assert_eq!(status(next), Status::Success);
+            assert!(self.targets.read(next));
+            next += 1;
+        }
+        if !self.submitter.has_ended() {
+            return;
+        }
+        self.submitter.look();
+        while let Some(End { status: ended, len }) = self.submitter.next_end() {
+            assert_eq!((index(len), ended), (next, status(next)));
+            assert!(self.targets.read(next));
+            next += 1;
+        }
+    }
+
+    /// As [`poll`](Self::poll), now, whatever has ended, and again when all has.
+    fn poll_early_and_late(&mut self, status: fn(usize) -> Status) {
+        self.poll(status);
+        self.wait();
+        self.poll(status);
     }
 
     fn end(mut self) {
@@ -117,7 +169,7 @@ fn a_batch_is_seen_whole_again_and_again() {
     check(|| {
         let mut model = Model::new(4);
         for batch in [[0, 1], [2, 3]] {
-            assert!(model.submitter.submit(&operation(batch[0]), Flags::empty()).is_some());
+            model.submit(&operation(batch[0]));
             model.submit_and_issue(batch[1]);
             model.wait();
             batch.into_iter().for_each(|index| model.expect_executed(index));
@@ -167,5 +219,77 @@ fn after_a_stop_nothing_is_touched() {
         model.expect_executed(1);
         assert_eq!(model.targets.read(0), executed);
         model.end();
+    });
+}
+
+const fn first_fails(index: usize) -> Status {
+    if index == 0 { Status::ReadError } else { Status::Success }
+}
+
+const fn second_fails(index: usize) -> Status {
+    if index == 1 { Status::ReadError } else { Status::Success }
+}
+
+/// Either way for one of two operations to fail.
+const ONE_FAILS: [fn(usize) -> Status; 2] = [first_fails, second_fails];
+
+/// A poll may come when the worker has counted a failure that it has not shown yet.
+#[test]
+fn a_failure_is_not_taken_for_a_success() {
+    for status in ONE_FAILS {
+        check(move || {
+            let mut model = Model::with(2, status);
+            model.submit(&operation(0));
+            model.submit_and_issue(1);
+            model.poll_early_and_late(status);
+            assert_eq!(model.submitter.reported(), 2);
+            model.end();
+        });
+    }
+}
+
+/// The worker shows the first while it is at the second.
+#[test]
+fn what_ends_within_a_batch_is_seen_with_its_status() {
+    for status in ONE_FAILS {
+        check(move || {
+            let mut model = Model::with(2, status);
+            model.submit(&long_operation(0));
+            model.submit_and_issue(1);
+            model.poll_early_and_late(status);
+            assert_eq!(model.submitter.reported(), 2);
+            model.end();
+        });
+    }
+}
+
+/// After a failure successes are counted again, in slots that are used again.
+#[test]
+fn behind_a_failure_successes_are_taken_at_once() {
+    check(|| {
+        let mut model = Model::with(3, first_fails);
+        model.submit_and_issue(0);
+        model.submit_and_issue(1);
+        model.wait();
+        model.poll(first_fails);
+        model.submit_and_issue(2);
+        model.wait();
+        model.submitter.look();
+        assert_eq!(model.submitter.take_successes(), 1);
+        assert!(model.targets.read(2));
+        model.end();
+    });
+}
+
+/// The worker ends before its next operation, and when it is gone nobody has the memory.
+#[test]
+fn an_exit_leaves_the_rest_undone() {
+    check(|| {
+        let mut model = Model::new(2);
+        model.submit(&operation(0));
+        model.submit_and_issue(1);
+        let targets = Arc::clone(&model.targets);
+        model.end();
+        assert!(targets.read(0) || !targets.read(1), "in order");
     });
 }
