@@ -20,7 +20,7 @@ use dmaengine::{
 use loom::{cell::UnsafeCell, sync::atomic::AtomicU16, thread};
 
 use crate::{
-    Bar, Interrupts, IoatDevice, Options, Platform, Resources,
+    Bar, Completions, Interrupts, IoatDevice, Options, Platform, Resources,
     lines::{AtomicU64, Line, Ordering, SIZE},
     pci,
     registers::{CBVER, CHANCMP, CHANCNT, CHANNEL_BLOCK, DMACOUNT, Layout, XFERCAP},
@@ -299,8 +299,30 @@ unsafe impl Platform for Identity {
     fn config_write32(&self, _: u16, _: u32) {}
 }
 
-/// A channel whose ring has 4 slots, of which operations get one at a time.
-fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
+/// What a driver is asked to do, again and again.
+#[derive(Clone, Copy)]
+struct Work {
+    layout: Layout,
+    ring_order: u8,
+    completions: Completions,
+    /// Copies before the device has a thread of its own: so far is the ring used.
+    before: u64,
+    /// Copies that are submitted before each doorbell. Those of all doorbells are in flight together.
+    doorbells: &'static [usize],
+    rounds: u64,
+}
+
+/// In a ring of 4 slots, of which operations get one at a time.
+const ONE_AT_A_TIME: Work = Work {
+    layout: Layout::RING,
+    ring_order: 2,
+    completions: Completions::PerOperation,
+    before: 0,
+    doorbells: &[1],
+    rounds: 5,
+};
+
+fn channel(silicon: &Arc<Silicon>, work: &Work) -> (IoatDevice, Box<dyn DmaChannel>) {
     let resources = Resources {
         engine: "loom".into(),
         kind: Kind::Model,
@@ -309,7 +331,8 @@ fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
         bar: Arc::clone(silicon) as _,
         platform: Arc::new(Identity),
     };
-    let options = Options { ring_order: 2, ..Options::default() };
+    let Work { ring_order, completions, .. } = *work;
+    let options = Options { ring_order, completions, ..Options::default() };
     let device = IoatDevice::probe(resources, options).expect("a good device");
     let channel = device.request_channel(0).expect("free");
     (device, channel)
@@ -319,60 +342,108 @@ fn channel(silicon: &Arc<Silicon>) -> (IoatDevice, Box<dyn DmaChannel>) {
 /// each report, and the target read.
 #[test]
 fn model_of_descriptors_and_completion_word() {
-    check(Layout::RING);
+    check(ONE_AT_A_TIME);
 }
 
 /// Version 1: the device looks at the end of the chain while the driver links more behind it.
 #[test]
 fn model_of_a_chain_that_grows() {
-    check(Layout::CHAIN);
+    check(Work { layout: Layout::CHAIN, ..ONE_AT_A_TIME });
 }
 
-fn check(layout: Layout) {
-    const COPIES: u64 = 5;
+/// In a ring of 8 slots, which wraps: the device is at one batch while the driver links the next, and
+/// tells of the end of each, not of the copies in it.
+#[test]
+fn model_of_batches_in_flight() {
+    check(Work {
+        ring_order: 3,
+        completions: Completions::PerBatch,
+        before: 4,
+        doorbells: &[2, 1],
+        rounds: 2,
+        ..ONE_AT_A_TIME
+    });
+}
+
+fn check(work: Work) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.max_branches = 100_000;
-    builder.check(move || {
-        LINES.with_borrow_mut(Vec::clear);
-        let arena = Arena::new(4096).expect("memory");
-        let buffer = arena.alloc(16).expect("room");
-        let (from, to) = (buffer.as_ptr(), buffer.as_ptr().wrapping_add(8).cast_mut());
-        let [source, target] = [(); 2].map(|()| Arc::new(Word(UnsafeCell::new(0))));
-        let silicon = Arc::new(Silicon {
-            layout,
-            count: AtomicU16::new(0),
-            registers: Mutex::default(),
-            buffers: Mutex::new(vec![
-                (from.addr() as u64, Arc::clone(&source)),
-                (to.addr() as u64, Arc::clone(&target)),
-            ]),
+    builder.check(move || run(&work));
+}
+
+fn run(work: &Work) {
+    LINES.with_borrow_mut(Vec::clear);
+    let arena = Arena::new(4096).expect("memory");
+    let in_flight: usize = work.doorbells.iter().sum();
+    let copies = in_flight as u64 * work.rounds;
+    // Source and target of each copy in flight.
+    let buffers: Vec<_> = (0..in_flight).map(|_| arena.alloc(16).expect("room")).collect();
+    let places = buffers.iter().map(|buffer| {
+        let from = buffer.as_ptr();
+        (from, from.wrapping_add(8).cast_mut())
+    });
+    let places: Vec<_> = places.collect();
+    let words: Vec<_> = (0..2 * in_flight).map(|_| Arc::new(Word(UnsafeCell::new(0)))).collect();
+    let addresses = places.iter().flat_map(|(from, to)| [from.addr(), to.addr()]);
+    let silicon = Arc::new(Silicon {
+        layout: work.layout,
+        count: AtomicU16::new(0),
+        registers: Mutex::default(),
+        buffers: Mutex::new(
+            addresses.map(|address| address as u64).zip(words.iter().cloned()).collect(),
+        ),
+    });
+    let (device, mut channel) = channel(&silicon, work);
+    device.map(&arena).expect("room");
+    let submit = |channel: &mut dyn DmaChannel, place: usize, number: u64| {
+        words[2 * place].set(number);
+        let (source, target) = places[place];
+        let copy = Operation::Memcpy { source, target, len: 8 };
+        // SAFETY: the device accesses loom's words in place of the buffers, which outlive the channel;
+        // nobody accesses the buffers themselves.
+        unsafe { channel.submit(&copy, Flags::empty()) }.expect("room");
+    };
+    // Reports the next copies as they end: that in the first place has the number after `first`.
+    let poll = |channel: &mut dyn DmaChannel, first: u64, ended: &mut u64| {
+        channel.poll(&mut |completion: Completion| {
+            let target = &words[2 * (*ended - first) as usize + 1];
+            *ended += 1;
+            assert_eq!((completion.status, target.get()), (Status::Success, *ended));
         });
-        let (device, mut channel) = channel(&silicon);
-        device.map(&arena).expect("room");
-        let engine = Arc::clone(&silicon);
-        let engine = thread::spawn(move || {
-            for _ in 0..COPIES {
-                while !engine.step() {
-                    thread::yield_now();
-                }
-            }
-        });
-        for number in 1..=COPIES {
-            source.set(number);
-            let copy = Operation::Memcpy { source: from, target: to, len: 8 };
-            // SAFETY: the device accesses loom's words in place of the buffer, which outlives the
-            // channel; nobody accesses the buffer itself.
-            unsafe { channel.submit(&copy, Flags::empty()) }.expect("room");
-            channel.issue_pending();
-            let mut ended = None;
-            while ended.is_none() {
-                channel.poll(&mut |completion: Completion| ended = Some(completion.status));
+    };
+    for first in 0..work.before {
+        submit(&mut *channel, 0, first + 1);
+        channel.issue_pending();
+        assert!(silicon.step());
+        let mut ended = first;
+        poll(&mut *channel, first, &mut ended);
+        assert_eq!(ended, first + 1);
+    }
+    let engine = Arc::clone(&silicon);
+    let engine = thread::spawn(move || {
+        for _ in 0..copies {
+            while !engine.step() {
                 thread::yield_now();
             }
-            assert_eq!((ended, target.get()), (Some(Status::Success), number));
         }
-        engine.join().expect("no panic");
-        drop(channel);
     });
+    let mut number = work.before;
+    for _ in 0..work.rounds {
+        let first = number;
+        for &count in work.doorbells {
+            for _ in 0..count {
+                number += 1;
+                submit(&mut *channel, (number - first) as usize - 1, number);
+            }
+            channel.issue_pending();
+        }
+        let mut ended = first;
+        while ended < number {
+            poll(&mut *channel, first, &mut ended);
+            thread::yield_now();
+        }
+    }
+    engine.join().expect("no panic");
+    drop(channel);
 }
