@@ -8,7 +8,14 @@ mod free_list;
 mod heap;
 mod lend;
 mod loan;
+#[cfg(all(test, loom))]
+mod model;
 mod pool;
+
+/// What the list of free slots is built of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
 
 pub use arena::{Arena, ArenaError, ArenaFull};
 pub use coherent::Coherent;
