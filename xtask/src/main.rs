@@ -9,8 +9,9 @@ mod vm;
 
 use std::{
     env,
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
@@ -74,10 +75,12 @@ fn test() -> Result<(), Failed> {
     // Model checking explores every interleaving: of the copy threads' ring and their wake-up, of
     // the I/OAT driver and its device. Its own target folder, because the flag would otherwise
     // rebuild everything each time.
-    cargo(
-        &["test", "--package", "dmaengine", "--package", "ioatdma", "--lib", "--release", "model"],
-        &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")],
-    )?;
+    let mut models = cargo_command();
+    models
+        .args(["test", "--package", "dmaengine", "--package", "ioatdma", "--lib", "--release"])
+        .arg("model")
+        .envs([("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", "target/loom")]);
+    run_tests_shown(&mut models)?;
     callgrind::run()?;
     vm::run(&[])
 }
@@ -104,6 +107,38 @@ fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(), Failed> {
 
 /// Runs a command, and prints it as it can be typed again.
 fn run_shown(command: &mut Command) -> Result<(), Failed> {
+    show(command, |command| command.status().is_ok_and(|status| status.success()))
+}
+
+/// As [`run_shown`], of tests that are chosen by a part of their names. A test program without any of
+/// that name passes, so it is looked for.
+fn run_tests_shown(command: &mut Command) -> Result<(), Failed> {
+    show(command, |command| {
+        let Ok(mut child) = command.stdout(Stdio::piped()).spawn() else { return false };
+        let mut counts = Vec::new();
+        if let Some(output) = child.stdout.take() {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                println!("{line}");
+                counts.extend(tests_in(&line));
+            }
+        }
+        let passed = child.wait().is_ok_and(|status| status.success());
+        let all_ran = !counts.is_empty() && !counts.contains(&0);
+        if passed && !all_ran {
+            eprintln!("xtask: a test program has no test of that name");
+        }
+        passed && all_ran
+    })
+}
+
+/// How many tests a test program is about to run, if the line tells it.
+fn tests_in(line: &str) -> Option<usize> {
+    let (count, unit) = line.strip_prefix("running ")?.split_once(' ')?;
+    if matches!(unit, "test" | "tests") { count.parse().ok() } else { None }
+}
+
+/// Prints a command, has it run, which tells whether it passed, and prints that.
+fn show(command: &mut Command, run: impl FnOnce(&mut Command) -> bool) -> Result<(), Failed> {
     let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
     let mut shown: Vec<String> =
         set.map(|(name, value)| format!("{}='{}'", name.display(), value.display())).collect();
@@ -113,13 +148,11 @@ fn run_shown(command: &mut Command) -> Result<(), Failed> {
     let shown = shown.join(" ");
     println!("xtask: {shown}");
     let started = Instant::now();
-    match command.status() {
-        Ok(status) if status.success() => {
-            println!("xtask: passed in {:.1} s: {shown}", started.elapsed().as_secs_f64());
-            Ok(())
-        }
-        _ => Err(shown),
+    if !run(command) {
+        return Err(shown);
     }
+    println!("xtask: passed in {:.1} s: {shown}", started.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// `cargo`, to be run at the workspace's root.
@@ -127,4 +160,26 @@ fn cargo_command() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_program_tells_how_many_it_runs() {
+        let counts = ["running 12 tests", "running 1 test", "running 0 tests"].map(tests_in);
+        assert_eq!(counts, [Some(12), Some(1), Some(0)]);
+        for line in ["", "running", "running 3 benches", "test result: ok. 0 passed"] {
+            assert_eq!(tests_in(line), None);
+        }
+    }
+
+    #[test]
+    fn tests_that_are_not_there_are_a_failure() {
+        let said = |text: &str| run_tests_shown(Command::new("echo").arg(text));
+        assert_eq!(said("running 2 tests"), Ok(()));
+        assert!(said("running 0 tests").is_err());
+        assert!(said("nothing").is_err());
+    }
 }
