@@ -276,7 +276,11 @@ unsafe impl Platform for ModelPlatform {
 
 #[cfg(test)]
 mod tests {
-    use dmaengine::{DmaBuf, Flags, Operation, Queue, Status, conformance::in_child};
+    use dmaengine::{
+        DmaBuf, Flags, Operation, Queue, Status,
+        conformance::{self, in_child},
+    };
+    use ioat_model::Version;
 
     use super::*;
 
@@ -300,6 +304,20 @@ mod tests {
         let copied = copied.expect("one");
         assert_eq!(copied.status, Status::Success);
         assert!(copied.target.iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn every_version_is_an_engine() {
+        for version in Version::ALL {
+            println!("{version}");
+            let model =
+                ioat_model::Config { version, channels: 4, ..ioat_model::Config::default() };
+            let config = Config { model, ..Config::default() };
+            let device = open(config, Options::default()).expect("a thread");
+            assert_eq!(device.channels().len(), 4);
+            let arena = Arena::new(conformance::ARENA_LEN).expect("memory");
+            conformance::device(&*device, &arena);
+        }
     }
 
     #[test]
