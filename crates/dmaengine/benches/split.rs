@@ -4,9 +4,9 @@
 //! medians are printed, what sharing saves of the CPU's time, and what it has learned. Each has buffers
 //! of its own, which are in the caches where it left them.
 //!
-//! The gap is how far the ends of the two parts of a shared copy lie apart, whichever was first: by
-//! its median, and as a part of the copy's time. An end of the engine's while the CPU copies is seen
-//! when the CPU looks, once in 128 KiB.
+//! The gap is how far the ends of the two parts of a shared copy lie apart, whichever was first: its
+//! median, and that as a part of the copy's time. It says little where few copies are shared, to try a
+//! side out. An end of the engine's while the CPU copies is seen when the CPU looks, once in 128 KiB.
 
 use std::{
     os::fd::BorrowedFd,
@@ -46,8 +46,8 @@ fn main() {
         engines.each_ref().map(|engine| Copies::new(engine.request_channel(0).expect("free")));
 
     println!(
-        "{:>9} {:>9} {:>9} {:>9} {:>7} {:>9} {:>6}",
-        "KiB", "cpu us", "threads", "split", "saved", "gap us", "gap"
+        "{:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>9} {:>6}",
+        "KiB", "cpu us", "threads", "split", "saved", "shared", "gap us", "gap"
     );
     for len in lengths {
         let buffer = |()| arena.alloc(len).expect("room");
@@ -68,10 +68,12 @@ fn main() {
             times.sort_unstable();
             times.get(times.len() / 2).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
         };
+        let shared = 100.0 * gaps.len() as f64 / times[2].len() as f64;
         let ([cpu, threads, split], gap) = (times.map(median), median(gaps));
         let saved = 100.0 * (1.0 - split / cpu);
         println!(
-            "{:>9} {cpu:>9.1} {threads:>9.1} {split:>9.1} {saved:>6.1}% {gap:>9.1} {:>5.1}%",
+            "{:>9} {cpu:>9.1} {threads:>9.1} {split:>9.1} {saved:>6.1}% {shared:>6.0}% {gap:>9.1} \
+             {:>5.1}%",
             len >> 10,
             100.0 * gap / split
         );
