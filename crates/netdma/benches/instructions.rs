@@ -10,7 +10,7 @@ use bench::{Bench, pattern};
 use clock::Costs;
 use dmaengine::{Target, lend};
 use netdma::{Conditions, Copybreak, Offload, Request, RxPacket, Verdict, Waiting, WorkClock};
-use netstack::{Checksum, Instant, RxMeta, SocketId, Stack};
+use netstack::{Checksum, RxMeta};
 
 #[path = "../tests/offload/bench.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -51,10 +51,8 @@ fn main() {
         // At first the congestion window lets less arrive than is sent.
         while received < len {
             arrive(&mut bench, &mut frames);
-            let Bench { receiver, offload, server, now, .. } = &mut bench;
-            received += lend(&mut buffer[received..], |target| {
-                call(receiver, offload, *server, *now, &mut frames, target)
-            });
+            received +=
+                lend(&mut buffer[received..], |target| call(&mut bench, &mut frames, target));
             assert!(received == len || round < LEARNING, "one call a read");
             bench.answers();
         }
@@ -75,27 +73,15 @@ fn arrive(bench: &mut Bench, frames: &mut Vec<RxPacket>) {
 }
 
 #[inline(never)]
-fn counted_receive(
-    stack: &mut Stack<RxPacket>,
-    offload: &mut Offload,
-    socket: SocketId,
-    now: Instant,
-    frames: &mut Vec<RxPacket>,
-    target: Target,
-) -> usize {
-    receive(stack, offload, socket, now, frames, target)
+fn counted_receive(bench: &mut Bench, frames: &mut Vec<RxPacket>, target: Target) -> usize {
+    receive(bench, frames, target)
 }
 
 /// All that the receiving thread does for a read: from the frames to the bytes in the buffer.
 #[inline]
-fn receive(
-    stack: &mut Stack<RxPacket>,
-    offload: &mut Offload,
-    socket: SocketId,
-    now: Instant,
-    frames: &mut Vec<RxPacket>,
-    target: Target,
-) -> usize {
+fn receive(bench: &mut Bench, frames: &mut Vec<RxPacket>, target: Target) -> usize {
+    let Bench { receiver: stack, offload, server, now, .. } = bench;
+    let (socket, now) = (*server, *now);
     for frame in frames.drain(..) {
         stack.receive(now, frame, RxMeta { checksum: Checksum::Verified });
     }
