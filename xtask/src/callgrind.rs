@@ -56,7 +56,7 @@ pub(crate) fn run() -> Result<(), Failed> {
         }
     }
     for read in READS {
-        let counts = ["off", "auto"].map(|copybreak| {
+        let [off, auto] = ["off", "auto"].map(|copybreak| {
             Count {
                 package: "netdma",
                 way: &format!("{copybreak}-{read}"),
@@ -66,7 +66,6 @@ pub(crate) fn run() -> Result<(), Failed> {
             }
             .count(&folder)
         });
-        let [off, auto] = counts;
         let (off, auto) = (off?.instructions, auto?);
         if auto.instructions * 1000 > off * AUTO_LIMIT {
             return Err(format!(

@@ -209,8 +209,8 @@ impl Offload {
     /// Moves what is queued on `socket` into the buffers of its posted receives, in the order in
     /// which they were posted: the early copy. Call it for each socket that became readable or is
     /// over, after each batch of packets and before any program wakes. Copies given to the engine
-    /// have one doorbell, or some if a call waits for them. What the engine refuses is done by the CPU at that moment too, but has not
-    /// ended before [`reap`](Self::reap) says so.
+    /// have one doorbell, or some if a call waits for them. What the engine refuses is done by the
+    /// CPU at that moment too, but has not ended before [`reap`](Self::reap) says so.
     ///
     /// Returns whether somebody has something to look at: `false` if all that came was for a reader
     /// that had better sleep on.
