@@ -4,6 +4,7 @@
 mod cpu_time;
 mod fence;
 mod idle;
+mod prefetch;
 mod ring;
 mod staged;
 mod sync;

@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 use super::{
     fence::AsymmetricFence,
     idle::Patience,
+    prefetch::prefetch_for_write,
     staged::{Copy, Staged},
     sync::{Arc, AtomicBool, AtomicU64, Ordering, UnsafeCell, current_cpu, park, park_timeout},
 };
@@ -67,6 +68,14 @@ const PREEMPTED: Duration = Duration::from_micros(100);
 /// With so many bytes done since it last wrote `done`, the worker writes it, though more is issued:
 /// about a microsecond of copying, which no completion waits longer for.
 const PUBLISH_BYTES: usize = 16 << 10;
+
+/// How many slots ahead of the one that is submitted the submitter fetches. As many lines come at a
+/// time as the processor can wait for, however many stores its client has between two of ours.
+const PREFETCH_DISTANCE: usize = 32;
+
+/// A slot that is so many beyond what the worker has done is written at once, in slots: the worker's
+/// processor reads ahead of the worker, but not so far.
+const FAR: u64 = 64;
 
 /// How long a worker sleeps that may not be woken, because the kernel has withdrawn `membarrier`.
 const NAP: Duration = Duration::from_millis(1);
@@ -255,15 +264,22 @@ impl Submitter {
         len: usize,
         flags: Flags,
     ) -> Option<u64> {
-        if self.space() == 0 {
+        let space = self.space();
+        if space == 0 {
             return None;
         }
         // The first of a batch may be the only one: its slot is written at once.
         let place = (self.submitted - self.issued).wrapping_sub(1);
-        if !self.staged.put(place, Copy { source, target, len, flags }) {
+        let is_far = self.submitted - self.done >= FAR;
+        if is_far || !self.staged.put(place, Copy { source, target, len, flags }) {
             self.write(self.submitted, |descriptor| {
                 descriptor.set_memcpy(source, target, len, flags);
             });
+        }
+        if space > PREFETCH_DISTANCE {
+            let later = self.submitted + PREFETCH_DISTANCE as u64;
+            // The slot is free: ours.
+            self.shared.slot(later).with_mut(|slot| prefetch_for_write(slot));
         }
         Some(self.add(len))
     }

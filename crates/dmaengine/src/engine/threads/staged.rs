@@ -3,9 +3,21 @@
 //! The line of a slot comes from the worker's cache, some 50 ns away. A processor fetches as many
 //! such lines at a time as it has stores to them in its store buffer (64 entries on a Zen 4), and a
 //! client that owns what it copies has some 30 stores of its own for each: two or three lines would
-//! be on their way at a time. So all copies of a batch but the first are put down here, in the
-//! submitter's cache, and their slots are written together, at the doorbell. Through a `Queue`, in
-//! batches of 32, a submission takes 15 ns where it took 24.
+//! be on their way at a time.
+//!
+//! Fetching them early (`prefetch_for_write`) is the answer while the worker is behind. When it is
+//! not, its processor reads ahead over the slots that are being filled, and takes back what was
+//! fetched. So of a batch that begins close to the worker all copies but the first are put down here,
+//! in the submitter's cache, and their slots are written together, at the doorbell.
+//!
+//! A submission of 64 bytes in batches of 32, on a Zen 4 with both threads on one L3, through a
+//! `Queue` (the worker waits for the next batch) and through the channel (it has work all the time):
+//!
+//! | | `Queue` | channel |
+//! | --- | --- | --- |
+//! | always put down | 17 ns | 11 ns |
+//! | always fetched early | 31 ns | 7 ns |
+//! | either, by the distance from the worker | 17 ns | 9 ns |
 
 use crate::Flags;
 
