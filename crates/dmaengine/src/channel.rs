@@ -92,11 +92,12 @@ pub enum SubmitError {
         /// What it shares bytes with.
         other: Argument,
     },
-    /// The memory at `address` is in no arena that is mapped for this engine. The address tells which
-    /// argument it is of.
-    #[error("the memory at {address:#x} is not mapped for this engine: use arena memory")]
+    /// Memory is in no arena that is mapped for this engine ([`crate::Operation::unreachable`]).
+    #[error("{argument}, at {address:#x}, is not mapped for this engine: use arena memory")]
     Unreachable {
-        /// The first address that cannot be reached.
+        /// What it is of.
+        argument: Argument,
+        /// Where what cannot be reached begins: the argument, or a piece of it.
         address: usize,
     },
     /// The channel cannot do this operation ([`crate::Capabilities`]).

@@ -223,6 +223,58 @@ impl Operation<'_> {
         }
     }
 
+    /// What an engine says of memory of this operation that it cannot reach, from `address` on, which
+    /// is in one of the operation's arguments.
+    #[cold]
+    #[must_use]
+    pub fn unreachable(&self, address: *const u8) -> SubmitError {
+        let address = address.addr();
+        let argument = self.arguments().find(|(_, first, len)| address.wrapping_sub(*first) < *len);
+        let argument = argument.map_or(Argument::Length, |(argument, ..)| argument);
+        SubmitError::Unreachable { argument, address }
+    }
+
+    /// The memory that it names: the argument, the first byte's address and the length in bytes.
+    fn arguments(&self) -> impl Iterator<Item = (Argument, usize, usize)> {
+        let len = self.len();
+        let (from, to, sources): (&[Segment], &[SegmentMut], &[*const u8]) = match *self {
+            Self::Memcpy { .. } | Self::Memset { .. } => (&[], &[], &[]),
+            Self::MemcpySg { sources, targets } => (sources, targets, &[]),
+            Self::Xor { sources, .. }
+            | Self::XorVal { sources, .. }
+            | Self::Pq { sources, .. }
+            | Self::PqVal { sources, .. } => (&[], &[], sources),
+        };
+        let source = match *self {
+            Self::Memcpy { source, .. } => Some(source),
+            _ => None,
+        };
+        let target = match *self {
+            Self::Memcpy { target, .. }
+            | Self::Memset { target, .. }
+            | Self::Xor { target, .. } => Some(target),
+            _ => None,
+        };
+        let (p, q) = match *self {
+            Self::Pq { p, q, .. } | Self::PqVal { p, q, .. } => (p, q),
+            _ => (None, None),
+        };
+        let pieces = (from.iter().map(|piece| (piece.address.addr(), piece.len)))
+            .enumerate()
+            .map(|(number, (address, len))| (Argument::Source(number), address, len));
+        let pieces = pieces
+            .chain((to.iter().enumerate()).map(|(number, piece)| {
+                (Argument::Target(number), piece.address.addr(), piece.len)
+            }));
+        let sources = source.into_iter().chain(sources.iter().copied()).enumerate();
+        let whole = sources
+            .map(|(number, source)| (Argument::Source(number), source.addr()))
+            .chain(target.map(|target| (Argument::Target(0), target.addr())))
+            .chain(p.map(|p| (Argument::P, p.as_ptr().addr())))
+            .chain(q.map(|q| (Argument::Q, q.as_ptr().addr())));
+        pieces.chain(whole.map(move |(argument, address)| (argument, address, len)))
+    }
+
     /// Whether it moves nothing, which no channel takes.
     #[must_use]
     pub fn is_empty(&self) -> bool {

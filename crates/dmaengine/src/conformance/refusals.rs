@@ -60,14 +60,18 @@ impl Suite<'_> {
             let unit = client.info().alignment.get();
             let end = arena.base().wrapping_add(arena.len()).cast_mut();
             let (last, target) = (end.wrapping_sub(unit), Block::new(&arena, 2 * unit));
-            for (source, target) in [(last, target.at(0)), (target.at(0), last)] {
+            for (source, target, strange) in [
+                (last, target.at(0), Argument::Source(0)),
+                (target.at(0), last, Argument::Target(0)),
+            ] {
                 let copy = Operation::Memcpy { source, target, len: 2 * unit };
                 // SAFETY: it is refused, or the suite panics before it is issued.
                 let refused = unsafe { client.try_submit(&copy, Flags::empty(), 0) };
                 let range = last.addr()..last.addr() + 2 * unit;
                 let named = matches!(
                     refused,
-                    Err(SubmitError::Unreachable { address }) if range.contains(&address)
+                    Err(SubmitError::Unreachable { argument, address })
+                        if argument == strange && range.contains(&address)
                 );
                 assert!(named, "a range past the end of an arena: {refused:?}");
             }
@@ -123,7 +127,13 @@ fn submit_to(
         return;
     }
     if client.info().addressing == Addressing::Iova && places.contains(&place) {
-        let refusal = SubmitError::Unreachable { address: strange };
+        let argument = match (kind, place) {
+            (_, 0 | 1) => Argument::Source(place),
+            (OperationKind::Pq | OperationKind::PqVal, 2) => Argument::P,
+            (OperationKind::Pq | OperationKind::PqVal, _) => Argument::Q,
+            _ => Argument::Target(place - 2),
+        };
+        let refusal = SubmitError::Unreachable { argument, address: strange };
         // SAFETY: it is refused, or the suite panics before it is issued.
         unsafe { client.refuse(&operation, Flags::empty(), refusal) };
     } else {

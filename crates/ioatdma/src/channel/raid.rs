@@ -111,7 +111,10 @@ impl IoatChannel {
         pieces: usize,
         flags: Flags,
     ) -> Result<Cookie, SubmitError> {
-        let stripe = self.stripe(operation)?;
+        let stripe = self.stripe(operation);
+        let stripe = stripe.map_err(|Unmapped(address)| operation.unreachable(address))?;
+        let unsupported = SubmitError::Unsupported { operation: operation.kind() };
+        let stripe = stripe.ok_or(unsupported)?;
         // An empty descriptor tells of the end, where the operation's own might do so too early.
         let told_apart = self.shared.hardware.quirks.contains(Quirks::RAID_COMPLETIONS_PASS);
         let each = stripe.descriptors();
@@ -177,14 +180,15 @@ impl IoatChannel {
         }
     }
 
-    /// Finds an operation's addresses on the bus, and the descriptors for it.
-    fn stripe(&self, operation: &Operation<'_>) -> Result<Stripe, SubmitError> {
+    /// Finds an operation's addresses on the bus, and the descriptors for it; `None` if it is not one
+    /// of several sources.
+    fn stripe(&self, operation: &Operation<'_>) -> Result<Option<Stripe>, Unmapped> {
         let no_coefficients = [0; MAX_SOURCES_16];
-        match *operation {
+        let stripe = match *operation {
             Operation::Xor { sources, target, len } => {
                 let sources = self.sources(sources, &no_coefficients, len)?;
                 let target = self.bus_address(target, len)?;
-                Ok(self.exclusive_or(sources, target, len, false))
+                self.exclusive_or(sources, target, len, false)
             }
             Operation::XorVal { sources, len } => {
                 // `check` has refused what has no source.
@@ -199,16 +203,17 @@ impl IoatChannel {
                 } else {
                     self.sources(others, &no_coefficients, len)?
                 };
-                Ok(self.exclusive_or(others, target, len, true))
+                self.exclusive_or(others, target, len, true)
             }
             Operation::Pq { sources, coefficients, p, q, len } => {
-                self.p_and_q(sources, coefficients, (p, q), len, false)
+                self.p_and_q(sources, coefficients, (p, q), len, false)?
             }
             Operation::PqVal { sources, coefficients, p, q, len } => {
-                self.p_and_q(sources, coefficients, (p, q), len, true)
+                self.p_and_q(sources, coefficients, (p, q), len, true)?
             }
-            _ => Err(SubmitError::Unsupported { operation: operation.kind() }),
-        }
+            _ => return Ok(None),
+        };
+        Ok(Some(stripe))
     }
 
     /// An exclusive or by one of the two kinds of descriptors.
@@ -234,7 +239,7 @@ impl IoatChannel {
         (p, q): (Option<NonNull<u8>>, Option<NonNull<u8>>),
         len: usize,
         check: bool,
-    ) -> Result<Stripe, SubmitError> {
+    ) -> Result<Stripe, Unmapped> {
         let mut sources = self.sources(sources, coefficients, len)?;
         sources.pad();
         let address =
@@ -254,7 +259,7 @@ impl IoatChannel {
         sources: &[*const u8],
         coefficients: &[u8],
         len: usize,
-    ) -> Result<Sources, SubmitError> {
+    ) -> Result<Sources, Unmapped> {
         let mut found = Sources::new();
         for (&source, &coefficient) in sources.iter().zip(coefficients) {
             found.push(self.bus_address(source, len)?, coefficient);
@@ -262,8 +267,11 @@ impl IoatChannel {
         Ok(found)
     }
 
-    fn bus_address(&self, address: *const u8, len: usize) -> Result<u64, SubmitError> {
-        let found = self.shared.iova.translate(address, len);
-        found.ok_or_else(|| SubmitError::Unreachable { address: address.addr() })
+    fn bus_address(&self, address: *const u8, len: usize) -> Result<u64, Unmapped> {
+        self.shared.iova.translate(address, len).ok_or(Unmapped(address))
     }
 }
+
+/// Memory that was not mapped for the engine begins there.
+#[derive(Clone, Copy, Debug)]
+struct Unmapped(*const u8);

@@ -76,17 +76,17 @@ impl IoatChannel {
                 let place = self.place(count, flags)?;
                 let source = Segment { address: source, len };
                 let target = SegmentMut { address: target, len };
-                self.write_copies(&[source], &[target], place)?;
+                self.write_copies(operation, &[source], &[target], place)?;
                 Ok(self.enter_all(place, len))
             }
             Operation::MemcpySg { sources, targets } => {
                 let place = self.place(count, flags)?;
-                self.write_copies(sources, targets, place)?;
+                self.write_copies(operation, sources, targets, place)?;
                 Ok(self.enter_all(place, operation.len()))
             }
             Operation::Memset { pattern, target, len } => {
                 let place = self.place(count, flags)?;
-                self.write_fills(pattern, target, len, place)?;
+                self.write_fills(operation, (pattern, target, len), place)?;
                 Ok(self.enter_all(place, len))
             }
             Operation::Xor { .. }
@@ -140,6 +140,7 @@ impl IoatChannel {
 
     fn write_copies(
         &mut self,
+        operation: &Operation<'_>,
         sources: &[Segment],
         targets: &[SegmentMut],
         place: Place,
@@ -148,8 +149,10 @@ impl IoatChannel {
         for (position, (source, target, len)) in (place.first..).zip(pieces) {
             // XFERCAP is at most 2^31.
             let len = len as u32;
-            let source = translate(&self.shared.iova, &mut self.source_region, source, len)?;
-            let target = translate(&self.shared.iova, &mut self.target_region, target, len)?;
+            let source = translate(&self.shared.iova, &mut self.source_region, source, len)
+                .ok_or_else(|| operation.unreachable(source))?;
+            let target = translate(&self.shared.iova, &mut self.target_region, target, len)
+                .ok_or_else(|| operation.unreachable(target))?;
             let copy = Descriptor::Copy { source, target, len };
             self.descriptors.write(self.ring.index(position), copy, place.control(position));
         }
@@ -158,9 +161,8 @@ impl IoatChannel {
 
     fn write_fills(
         &mut self,
-        pattern: u64,
-        target: *mut u8,
-        len: usize,
+        operation: &Operation<'_>,
+        (pattern, target, len): (u64, *mut u8, usize),
         place: Place,
     ) -> Result<(), SubmitError> {
         let xfercap = self.info.xfercap.get();
@@ -168,7 +170,8 @@ impl IoatChannel {
         for (position, done) in (place.first..).zip((0..len).step_by(xfercap)) {
             let len = xfercap.min(len - done) as u32;
             let target = target.wrapping_add(done);
-            let target = translate(&self.shared.iova, &mut self.target_region, target, len)?;
+            let target = translate(&self.shared.iova, &mut self.target_region, target, len)
+                .ok_or_else(|| operation.unreachable(target))?;
             let fill = Descriptor::Fill { pattern, target, len };
             self.descriptors.write(self.ring.index(position), fill, place.control(position));
         }
@@ -204,16 +207,10 @@ impl Place {
 }
 
 /// The IOVA of `len` bytes from `address` on, by the region of the last ones if that has them.
-fn translate(
-    map: &IovaMap,
-    region: &mut IovaRegion,
-    address: *const u8,
-    len: u32,
-) -> Result<u64, SubmitError> {
+fn translate(map: &IovaMap, region: &mut IovaRegion, address: *const u8, len: u32) -> Option<u64> {
     if let Some(iova) = region.translate(address, len) {
-        return Ok(iova);
+        return Some(iova);
     }
-    let found = map.region(address, len as usize);
-    *region = found.ok_or_else(|| SubmitError::Unreachable { address: address.addr() })?;
-    Ok(region.translate(address, len).expect("found for it"))
+    *region = map.region(address, len as usize)?;
+    region.translate(address, len)
 }

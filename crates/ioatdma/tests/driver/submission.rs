@@ -111,20 +111,30 @@ fn a_known_region_changes_no_refusal() {
             |source: *const u8, target: *mut u8, len| Operation::Memcpy { source, target, len };
         let overlap =
             SubmitError::Overlap { target: Argument::Target(0), other: Argument::Source(0) };
-        let unreachable = |address: *const u8| SubmitError::Unreachable { address: address.addr() };
+        let unreachable = |argument, address: *const u8| SubmitError::Unreachable {
+            argument,
+            address: address.addr(),
+        };
+        let (first_source, first_target) = (Argument::Source(0), Argument::Target(0));
         for (operation, error) in [
             (copy(base, target, 0), SubmitError::ZeroLength),
             (copy(target, target, 1), overlap),
             (copy(target, target.wrapping_add(99), 100), overlap),
             (copy(target.wrapping_add(99), target, 100), overlap),
-            (copy(end.wrapping_sub(1), target, 2), unreachable(end.wrapping_sub(1))),
-            (copy(base.wrapping_sub(1), target, 2), unreachable(base.wrapping_sub(1))),
-            (copy(base, end.wrapping_sub(1).cast_mut(), 2), unreachable(end.wrapping_sub(1))),
-            (copy(std::ptr::null(), target, 1), unreachable(std::ptr::null())),
-            (copy(other.base(), target, 1), unreachable(other.base())),
+            (copy(end.wrapping_sub(1), target, 2), unreachable(first_source, end.wrapping_sub(1))),
+            (
+                copy(base.wrapping_sub(1), target, 2),
+                unreachable(first_source, base.wrapping_sub(1)),
+            ),
+            (
+                copy(base, end.wrapping_sub(1).cast_mut(), 2),
+                unreachable(first_target, end.wrapping_sub(1)),
+            ),
+            (copy(std::ptr::null(), target, 1), unreachable(first_source, std::ptr::null())),
+            (copy(other.base(), target, 1), unreachable(first_source, other.base())),
             (
                 copy(std::ptr::without_provenance(usize::MAX), target, 2),
-                unreachable(std::ptr::without_provenance(usize::MAX)),
+                unreachable(first_source, std::ptr::without_provenance(usize::MAX)),
             ),
         ] {
             assert_eq!(raw.submit(&operation, Flags::empty()), Err(error), "round {round}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dmaengine::{Capabilities, Flags, Status, SubmitError, lend};
+use dmaengine::{Argument, Capabilities, Flags, Status, SubmitError, lend};
 use netdma::{Busy, Copybreak, CpuCause, Request, Waiting};
 
 use crate::bench::{Bench, Order, RING, cpu_bytes, pattern};
@@ -226,7 +226,10 @@ fn an_engine_that_is_down_is_reset_and_returns() {
 #[test]
 fn what_the_engine_refuses_is_the_cpus_and_counted_by_cause() {
     for (error, cause) in [
-        (SubmitError::Unreachable { address: 1 }, CpuCause::Unreachable),
+        (
+            SubmitError::Unreachable { argument: Argument::Target(0), address: 1 },
+            CpuCause::Unreachable,
+        ),
         (SubmitError::RingFull, CpuCause::RingFull),
         (SubmitError::TooLong { len: 1000, max: 1 }, CpuCause::Unsupported),
         (SubmitError::ChannelDown, CpuCause::Failed),

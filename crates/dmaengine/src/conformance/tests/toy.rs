@@ -390,8 +390,7 @@ impl Toy {
         }
         let reach = |address: *const u8, len| {
             let reachable = self.toys.arena.contains(address, len);
-            let error = SubmitError::Unreachable { address: address.addr() };
-            if reachable { Ok(()) } else { Err(error) }
+            if reachable { Ok(()) } else { Err(operation.unreachable(address)) }
         };
         match *operation {
             Operation::Memcpy { source, target, len } => {

@@ -12,8 +12,8 @@ use super::{
     rig::{CELL, CELLS, Rig},
 };
 use crate::{
-    ChannelInfo, Completion, Cookie, FallbackCause, Flags, Operation, OperationKind, Ordering,
-    Status, SubmitError,
+    Argument, ChannelInfo, Completion, Cookie, FallbackCause, Flags, Operation, OperationKind,
+    Ordering, Status, SubmitError,
 };
 
 const CASES: u32 = if cfg!(miri) { 2 } else { 1000 };
@@ -45,7 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         None,
         None,
         Some(SubmitError::RingFull),
-        Some(SubmitError::Unreachable { address: 1 }),
+        Some(SubmitError::Unreachable { argument: Argument::Target(0), address: 1 }),
         Some(SubmitError::ChannelDown),
     ];
     prop_oneof![

@@ -15,7 +15,10 @@ use crate::{
 fn each_refusal_has_its_cause_and_the_cpu_does_it_at_the_doorbell() {
     for (error, cause) in [
         (SubmitError::RingFull, FallbackCause::RingFull),
-        (SubmitError::Unreachable { address: 1 }, FallbackCause::Unreachable),
+        (
+            SubmitError::Unreachable { argument: Argument::Target(0), address: 1 },
+            FallbackCause::Unreachable,
+        ),
         (SubmitError::TooLong { len: 64, max: 8 }, FallbackCause::Unsupported),
         (SubmitError::TooManyDescriptors { descriptors: 9, max: 8 }, FallbackCause::Unsupported),
         (SubmitError::ChannelDown, FallbackCause::Failed),
@@ -159,7 +162,8 @@ fn a_probe_that_is_refused_says_nothing() {
     rig.engine.fail(0, Status::WriteError);
     assert_eq!(rig.ends(), [(1, Some(FallbackCause::Failed))]);
     rig.pass(Duration::from_millis(1));
-    rig.engine.state().refuse = Some(SubmitError::Unreachable { address: 1 });
+    rig.engine.state().refuse =
+        Some(SubmitError::Unreachable { argument: Argument::Target(0), address: 1 });
     rig.copy_now(2, 102);
     assert_eq!(rig.ends(), [(2, Some(FallbackCause::Unreachable))]);
     rig.engine.state().refuse = None;
