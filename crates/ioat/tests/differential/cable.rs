@@ -9,6 +9,8 @@ use netstack::{
     TcpConfig,
 };
 
+use crate::script::{Frames, JUMBO_MTU};
+
 pub(crate) struct Cable {
     pub(crate) sender: Stack<RxPacket>,
     pub(crate) receiver: Stack<RxPacket>,
@@ -17,22 +19,27 @@ pub(crate) struct Cable {
     frame: Vec<u8>,
 }
 
-fn stack(number: u8) -> Stack<RxPacket> {
+fn stack(number: u8, frames: Frames) -> Stack<RxPacket> {
+    let link = LinkCapabilities::default();
+    let link = match frames {
+        Frames::Ethernet => link,
+        Frames::Jumbo => LinkCapabilities { mtu: JUMBO_MTU, ..link },
+    };
     Stack::new(Config {
         mac: MacAddress([2, 0, 0, 0, 0, number]),
         address: Ipv4Cidr { address: Ipv4Addr::new(10, 0, 0, number), prefix_len: 24 },
         gateway: None,
-        link: LinkCapabilities::default(),
+        link,
         // Larger than any script needs: how long the engine keeps memory must not show.
-        tcp: TcpConfig { receive_buffer: 4 << 20, send_buffer: 512 << 10, ..TcpConfig::default() },
+        tcp: TcpConfig { receive_buffer: 16 << 20, send_buffer: 512 << 10, ..TcpConfig::default() },
         seed: [number; 16],
     })
     .expect("a valid configuration")
 }
 
 impl Cable {
-    pub(crate) fn new(pool: &PacketPool, now: Instant) -> Self {
-        let (mut sender, mut receiver) = (stack(1), stack(2));
+    pub(crate) fn new(pool: &PacketPool, now: Instant, frames: Frames) -> Self {
+        let (mut sender, mut receiver) = (stack(1, frames), stack(2, frames));
         let address = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 9000);
         let listener = receiver.listen(address, 1).expect("a free port");
         let client = sender.connect(now, address).expect("a route");

@@ -6,7 +6,7 @@
 //! nothing but who copies. Calls overlap, as those of several threads on one socket do. How long the
 //! engine takes, and whether it fails, stalls or stands still, is its own affair.
 //!
-//! `IOAT_TEST_CASES` is how many scripts run with each engine; 20,000 otherwise.
+//! `IOAT_TEST_CASES` is how many scripts run with each engine; 100,000 otherwise.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ mod world;
 
 fn cases() -> u64 {
     std::env::var("IOAT_TEST_CASES")
-        .map_or(20_000, |cases| cases.parse().expect("IOAT_TEST_CASES is a number"))
+        .map_or(100_000, |cases| cases.parse().expect("IOAT_TEST_CASES is a number"))
 }
 
 /// One side of the comparison.
@@ -40,7 +40,7 @@ struct Side {
 
 impl Side {
     fn new(name: &'static str, device: Option<Arc<dyn DmaDevice>>) -> Self {
-        let arena = Arena::new(8 << 20).expect("memory");
+        let arena = Arena::new(16 << 20).expect("memory");
         let channel: Option<Channel> = device.map(|device| {
             device.map(&arena).expect("the engine takes the arena");
             let registry = Registry::new();
@@ -115,6 +115,14 @@ fn with_the_ioat_model() {
     let counters = compare("ioat-model", open(&EngineName::Model(ioat_model::Version::V3_2)));
     assert!(counters.bytes_by_engine > 0, "{counters:?}");
     assert!(counters.bytes_by_cpu[CpuCause::Unreachable as usize] > 0, "{counters:?}");
+}
+
+#[test]
+fn with_an_ioat_model_that_fails() {
+    let plan = "fail@1/9:write-error,halt@1/70,full@1/11,delay@1/5:3,poison,partial,seed=4";
+    let model = open(&EngineName::Model(ioat_model::Version::V3_3));
+    let counters = compare("failing ioat-model", faulty(model, plan));
+    assert!(counters.bytes_by_engine > 0 && counters.copies_repeated > 0, "{counters:?}");
 }
 
 #[test]

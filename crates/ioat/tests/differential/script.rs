@@ -65,23 +65,53 @@ pub(crate) enum Buffer {
     Nowhere,
 }
 
+/// What the link carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frames {
+    /// Frames of 1500 bytes.
+    Ethernet,
+    /// Frames of up to [`JUMBO_MTU`] bytes: copies of them are long enough to be shared.
+    Jumbo,
+}
+
+/// The longest packet of a third of the scripts, in bytes.
+pub(crate) const JUMBO_MTU: usize = 21_840;
+
+/// What is sent then, in bytes: less than the initial congestion window (two segments, RFC 6928), and
+/// than what leaves more than a segment of the first window (a SYN's has no scale), which makes a
+/// socket readable.
+const UNACKNOWLEDGED: usize = 43_000;
+
 #[derive(Debug)]
 pub(crate) struct Script {
+    pub(crate) frames: Frames,
     pub(crate) steps: Vec<Step>,
 }
 
 impl Script {
     pub(crate) fn random(random: &mut Random) -> Self {
-        let mut steps = Vec::new();
-        for _ in 0..5 + random.below(45) {
-            steps.push(step(random));
+        let frames = random.of(&[Frames::Ethernet, Frames::Ethernet, Frames::Jumbo]);
+        let mut steps: Vec<_> = (0..5 + random.below(45)).map(|_| step(random, frames)).collect();
+        if frames == Frames::Jumbo {
+            // When bytes are acknowledged depends on when they were copied: what comes must not
+            // depend on that.
+            let mut window = UNACKNOWLEDGED;
+            steps.retain(|step| match step {
+                Step::Send { len, .. } => {
+                    let fits = *len <= window;
+                    window -= if fits { *len } else { 0 };
+                    fits
+                }
+                _ => true,
+            });
         }
-        Self { steps }
+        Self { frames, steps }
     }
 }
 
-fn step(random: &mut Random) -> Step {
-    let len = random.of(&[0, 1, 2, 50, 101, 1000, 1448, 3000, 5000, 20_000]);
+fn step(random: &mut Random, frames: Frames) -> Step {
+    let longest = if frames == Frames::Jumbo { 40_000 } else { 20_000 };
+    let len = random.of(&[0, 1, 2, 50, 101, 1000, 1448, 3000, 5000, longest]);
     match random.below(40) {
         0..7 => Step::Send { len: 1 + len / 2, urgent: random.chance(6) },
         7 if random.chance(4) => Step::PeerShutdown,

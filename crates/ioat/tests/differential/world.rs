@@ -1,6 +1,9 @@
 //! Runs a script with one engine, or without.
 
-use std::time::{Duration, Instant as RealInstant};
+use std::{
+    fmt,
+    time::{Duration, Instant as RealInstant},
+};
 
 use dmaengine::{Arena, DmaBuf, Loan, PacketPool};
 use netdma::{Conditions, Destination, Offload, ReceiveId, RecvError, RecvFlags, Request, Verdict};
@@ -8,7 +11,7 @@ use netstack::{Instant, PollFlags, SendError, UrgentError};
 
 use crate::{
     Cable, Step,
-    script::{Buffer, Script},
+    script::{Buffer, Frames, JUMBO_MTU, Script},
 };
 
 /// Copies do not take virtual time, unless they take more than this of real time and are looked at
@@ -18,6 +21,8 @@ const LOOKS: u32 = 1000;
 
 /// What is in a buffer before a call. It is never sent.
 const UNTOUCHED: u8 = 0xee;
+
+const ETHERNET_HEADER: usize = 14;
 
 const WAITS: Conditions = Conditions { may_wait: true, interrupted: false };
 const EXPIRED: Conditions = Conditions { may_wait: false, interrupted: false };
@@ -30,7 +35,7 @@ pub(crate) enum Observed {
     Sent(Result<usize, SendError>),
     Frames(usize),
     /// What a call returned, and its whole buffer.
-    Returned(usize, Vec<u8>),
+    Returned(usize, Bytes),
     Failed(RecvError),
     Waits,
     Urgent(Result<Option<u8>, UrgentError>),
@@ -41,6 +46,19 @@ pub(crate) enum Observed {
         until_mark: usize,
         available: usize,
     },
+}
+
+/// The contents of a buffer. What was sent counts up, so the ends and a sum tell them apart well enough
+/// for a message.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Bytes(Vec<u8>);
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = self;
+        let sum: u64 = bytes.iter().map(|&byte| u64::from(byte)).sum();
+        write!(f, "{} bytes, {:?} to {:?}, sum {sum}", bytes.len(), bytes.first(), bytes.last())
+    }
 }
 
 /// A receive call under way.
@@ -69,21 +87,25 @@ impl Memory {
 /// another's past.
 pub(crate) struct World {
     arena: Arena,
-    pool: PacketPool,
+    /// For frames of Ethernet, and for jumbo ones.
+    pools: [PacketPool; 2],
     now: Instant,
 }
 
 impl World {
     pub(crate) fn new(arena: Arena) -> Self {
-        let pool = PacketPool::new(&arena, 2048, 1024).expect("room in the arena");
-        Self { arena, pool, now: Instant::from_millis(1) }
+        let pools = [(2048, 1024), (ETHERNET_HEADER + JUMBO_MTU, 128)];
+        let pools = pools.map(|(len, count)| PacketPool::new(&arena, len, count).expect("room"));
+        Self { arena, pools, now: Instant::from_millis(1) }
     }
 
     pub(crate) fn run(&mut self, offload: &mut Offload, script: &Script) -> Vec<Observed> {
         // An engine that rests after a failure comes back.
         self.now += Duration::from_secs(1);
-        let cable = Cable::new(&self.pool, self.now);
-        let mut run = Run { world: self, offload, cable, calls: Vec::new(), sent: 0 };
+        let [ethernet, jumbo] = &self.pools;
+        let pool = if script.frames == Frames::Jumbo { jumbo } else { ethernet }.clone();
+        let cable = Cable::new(&pool, self.now, script.frames);
+        let mut run = Run { world: self, pool, offload, cable, calls: Vec::new(), sent: 0 };
         let mut observed: Vec<_> = script.steps.iter().map(|&step| run.step(step)).collect();
         // Every call returns.
         while !run.calls.is_empty() {
@@ -112,6 +134,7 @@ impl Patience {
 
 struct Run<'a> {
     world: &'a mut World,
+    pool: PacketPool,
     offload: &'a mut Offload,
     cable: Cable,
     calls: Vec<Call>,
@@ -138,9 +161,9 @@ impl Run<'_> {
             }
             Step::PeerReset => self.cable.sender.abort(now, self.cable.client),
             Step::Deliver(frames) => {
-                let frames = self.cable.deliver(&self.world.pool, now, frames);
+                let frames = self.cable.deliver(&self.pool, now, frames);
                 self.dispatch();
-                self.cable.answer(&self.world.pool, now);
+                self.cable.answer(&self.pool, now);
                 return Observed::Frames(frames);
             }
             Step::Settle => self.offload.settle(|_| {}),
@@ -230,7 +253,7 @@ impl Run<'_> {
                 // Behind what was returned, an engine that failed may have left anything: nothing.
                 assert!(bytes.iter().skip(len).all(|byte| *byte == UNTOUCHED));
                 bytes.truncate(len);
-                Observed::Returned(len, bytes)
+                Observed::Returned(len, Bytes(bytes))
             }
             Verdict::Fail(error) => Observed::Failed(error),
             Verdict::Copying | Verdict::Wait => unreachable!("see above"),
@@ -255,7 +278,7 @@ impl Run<'_> {
         let request = Request { flags, ..Request::default() };
         let Cable { receiver, server, .. } = &mut self.cable;
         match self.offload.peek(receiver, *server, &mut buffer, request, EXPIRED) {
-            Verdict::Return(len) => Observed::Returned(len, buffer),
+            Verdict::Return(len) => Observed::Returned(len, Bytes(buffer)),
             Verdict::Fail(error) => Observed::Failed(error),
             Verdict::Copying | Verdict::Wait => Observed::Waits,
         }
@@ -271,7 +294,7 @@ impl Run<'_> {
         }
         drop(self.cable);
         // Nobody has a packet any more, but for those that a reset engine gave up.
-        let pool = &self.world.pool;
+        let pool = &self.pool;
         assert_eq!(pool.available(), pool.capacity(), "packets were lost");
     }
 }
