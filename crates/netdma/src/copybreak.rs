@@ -1,7 +1,7 @@
 use std::{fmt, str::FromStr};
 
 /// Which reads are offloaded: Linux's `net.ipv4.tcp_dma_copybreak`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Copybreak {
     /// Reads of this many bytes or less are copied by the CPU. The length is that of the buffer
     /// given to the receive call, not of the data at hand, and the test is strictly greater
@@ -12,10 +12,14 @@ pub enum Copybreak {
     /// As has cost less lately: measured, for each kind of receive ([`Offload::policy`]).
     ///
     /// [`Offload::policy`]: crate::Offload::policy
+    #[default]
     Auto,
 }
 
 impl Copybreak {
+    /// What Linux began with (`net/core/user_dma.c`), in bytes.
+    pub const LINUX: Self = Self::Bytes(4096);
+
     /// Whether a read into a buffer of `len` bytes may use the engine; if it pays, for `auto`.
     #[must_use]
     pub const fn offloads(self, len: usize) -> bool {
@@ -24,13 +28,6 @@ impl Copybreak {
             Self::Off => false,
             Self::Auto => true,
         }
-    }
-}
-
-impl Default for Copybreak {
-    /// 4096 bytes, the default that `net/core/user_dma.c` had.
-    fn default() -> Self {
-        Self::Bytes(4096)
     }
 }
 

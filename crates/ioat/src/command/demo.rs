@@ -10,7 +10,7 @@ use ioat::{
     lab::{Copied, Namespace, Placement, Receiver, StackReceiver, Transfer, VethBaseline},
     measure::{Measured, Spread},
 };
-use netdma::CpuCause;
+use netdma::{Copybreak, CpuCause};
 use netstack::Ipv4Cidr;
 use serde::Serialize;
 
@@ -168,6 +168,8 @@ impl Contestant {
         let address = Ipv4Cidr { address: Ipv4Addr::new(10, 77, number, 2), prefix_len: 24 };
         let mut config = HostConfig::new(&format!("ioat{number}"), address, engine);
         config.buffer_bytes = read_size;
+        // The engine's copies are to be seen, whether they pay or not.
+        config.sockets.copybreak = Copybreak::LINUX;
         let host = Host::open(&config).map_err(machine)?;
         host_side::configure(host.interface(), address).map_err(machine)?;
         let info = &host.device().channels()[0];

@@ -13,6 +13,7 @@ use ioat::{
     host_side,
     lab::Pattern,
 };
+use netdma::Copybreak;
 use netstack::Ipv4Cidr;
 use sockets::{TcpListener, TcpStream};
 
@@ -63,7 +64,10 @@ const LONG: u64 = 100_000_003;
 const PIECE: usize = 256 << 10;
 
 fn host_config(engine: EngineName) -> HostConfig {
-    HostConfig::new(INTERFACE, Ipv4Cidr { address: OURS, prefix_len: 24 }, engine)
+    let mut config = HostConfig::new(INTERFACE, Ipv4Cidr { address: OURS, prefix_len: 24 }, engine);
+    // The engine is to copy, whether it pays or not.
+    config.sockets.copybreak = Copybreak::LINUX;
+    config
 }
 
 /// A stack of ours, with the kernel at the other end of its link.

@@ -64,7 +64,7 @@ pub(crate) struct Receive {
     #[arg(long, value_name = "N", default_value_t = ENOUGH_ROUNDS, value_parser = parse_rounds)]
     rounds: usize,
     /// Reads of this many bytes or less are copied by the CPU; `off`: all; `auto`: where it has cost less.
-    #[arg(long, value_name = "BYTES|off|auto", default_value_t = Copybreak::default())]
+    #[arg(long, value_name = "BYTES|off|auto", default_value_t = Copybreak::LINUX)]
     copybreak: Copybreak,
     /// The folder that the picture (bench-receive.svg) is written to.
     #[arg(long, value_name = "DIR", default_value = ".")]
