@@ -1,11 +1,14 @@
 //! Taking segments for one receive, and issuing their copies.
 
+use std::time::Duration;
+
 use dmaengine::{Flags, PacketBuf, PacketSlice, Queue, Refused, SubmitError, Target};
 use netstack::{Charge, Instant, ReceiveStatus, Segment, SocketId, Stack};
 
 use crate::{
     Copybreak, Counters, CpuCause, ReceiveClass, ReceiveId, Waiting, WakeReason,
     policy::Policy,
+    reading::{self, Moment, ReadLines},
     receive::Receive,
     share::{Share, Shared},
     warmth::Warmth,
@@ -25,6 +28,8 @@ pub struct Tag {
     /// Its receive was measured when the engine was given this. One may be given to `auto` in the
     /// middle.
     pub(crate) is_measured: bool,
+    /// What the engine writes is to be looked at.
+    pub(crate) is_read: bool,
 }
 
 /// A received packet as the stack holds it.
@@ -53,7 +58,12 @@ pub(crate) struct Copies<'a> {
     /// With so many it is rung.
     pub(crate) doorbell_at: usize,
     pub(crate) share: &'a mut Share,
+    pub(crate) policy: &'a mut Policy,
     pub(crate) clock: WorkClock,
+    /// How buffers are looked at, if they are.
+    pub(crate) read: Option<ReadLines>,
+    /// What that has cost.
+    pub(crate) reading: Duration,
     /// What the engine may still be given, in bytes.
     pub(crate) budget: usize,
     /// How the engine copies.
@@ -75,6 +85,7 @@ impl Copies<'_> {
         receive: &mut Receive,
     ) -> Option<WakeReason> {
         let start = receive.is_measured().then(|| self.clock.now());
+        self.reading = Duration::ZERO;
         self.doorbell_at = match receive.waiting {
             Waiting::Never | Waiting::ForMore => Self::DOORBELL_BYTES,
             Waiting::Elsewhere => usize::MAX,
@@ -87,7 +98,7 @@ impl Copies<'_> {
         if let Some(start) = start {
             // The doorbell is a part of the cost.
             self.ring();
-            receive.cost += self.clock.now().saturating_sub(start);
+            receive.cost += self.clock.now().saturating_sub(start + self.reading);
         }
         reason
     }
@@ -188,9 +199,11 @@ impl Copies<'_> {
         };
         self.counters.early_copies += u64::from(receive.is_early);
         let is_measured = receive.is_measured();
-        let tag = Tag { receive: id, socket: receive.socket, charge, is_measured };
+        let is_read = self.look_at(receive, &mut target);
+        let tag = Tag { receive: id, socket: receive.socket, charge, is_measured, is_read };
         let mut source = packet.into_slice(range);
-        let tag = match self.engine_part(len) {
+        let part = self.engine_part(len);
+        let tag = match part {
             0 => {
                 self.copy(&source, target, CpuCause::Shared);
                 Some(tag)
@@ -207,8 +220,30 @@ impl Copies<'_> {
             None => {
                 receive.in_flight += 1;
                 receive.given += 1;
+                receive.given_bytes += part;
             }
         }
+    }
+
+    /// Looks at a place that a segment will have, if its turn is now; whether its turn is when the
+    /// engine has written it.
+    fn look_at(&mut self, receive: &mut Receive, target: &mut Target) -> bool {
+        let (Some(moment), Some(read), Some(decision)) =
+            (receive.to_read, self.read, receive.decision)
+        else {
+            return false;
+        };
+        let Some(lines) = reading::lines(target.as_mut(), moment) else { return false };
+        if self.engine.is_err() {
+            return false;
+        }
+        receive.to_read = None;
+        if moment == Moment::Left {
+            let time = read(lines);
+            self.reading += time;
+            self.policy.learn_reading(decision.class, moment, lines.len(), time);
+        }
+        moment == Moment::Written
     }
 
     /// How much of a segment of `len` bytes the engine gets, its front; the CPU copies the rest.
@@ -280,11 +315,13 @@ pub(crate) fn engine_for<'a>(
 pub(crate) struct Chooser {
     pub(crate) policy: Policy,
     warmth: Warmth,
+    /// Which moment a receive is looked at in, the last time that there was a choice.
+    last_read: Moment,
 }
 
 impl Chooser {
     pub(crate) const fn new() -> Self {
-        Self { policy: Policy::new(), warmth: Warmth::new() }
+        Self { policy: Policy::new(), warmth: Warmth::new(), last_read: Moment::Left }
     }
 
     /// Whether `receive` is the engine's; decided once.
@@ -296,9 +333,20 @@ impl Chooser {
         if !ReceiveClass::exists(len, waiting) {
             return Err(CpuCause::Copybreak);
         }
-        let is_warm = self.warmth.fill(receive.rest.address(), len);
-        let decision = self.policy.decide(ReceiveClass::of(len, waiting, is_warm));
-        receive.decision = Some(decision);
+        let Self { policy, warmth, last_read } = self;
+        let mut decide = |is_warm| policy.decide(ReceiveClass::of(len, waiting, is_warm));
+        let mut decision = None;
+        let before = warmth.fill(receive.rest.address(), len, |is_warm| {
+            decision.insert(decide(is_warm)).by_engine
+        });
+        receive.decision = decision;
+        let Some(decision) = decision else { return Ok(false) };
+        if decision.by_engine && decision.is_measured && len <= Warmth::CACHE_BYTES {
+            // What the CPU has written tells nothing.
+            let is_left = before.by_engine && *last_read == Moment::Written;
+            *last_read = if is_left { Moment::Left } else { Moment::Written };
+            receive.to_read = Some(*last_read);
+        }
         Ok(decision.by_engine)
     }
 }

@@ -2,12 +2,21 @@
 
 use std::time::Duration;
 
-use crate::{Tag, copies::Chooser, receive::Receive, share::Share, work_clock::WorkClock};
+use crate::{
+    ReadLines, Tag,
+    copies::Chooser,
+    reading::{self, Moment},
+    receive::Receive,
+    share::Share,
+    work_clock::WorkClock,
+};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Lessons {
     pub(crate) clock: WorkClock,
+    /// How buffers are looked at, if they are.
+    pub(crate) read: Option<ReadLines>,
     pub(crate) share: Share,
     pub(crate) chooser: Chooser,
     /// Receives that have ended, and whose engine's part has not.
@@ -30,12 +39,15 @@ pub(crate) struct Look {
     is_awaited: bool,
     /// When such an end was seen: one for all.
     seen: Option<Duration>,
+    /// What looking at buffers has cost meanwhile.
+    reading: Duration,
 }
 
 impl Lessons {
     pub(crate) const fn new(clock: WorkClock) -> Self {
         Self {
             clock,
+            read: None,
             share: Share::new(),
             chooser: Chooser::new(),
             shared: 0,
@@ -65,12 +77,24 @@ impl Lessons {
     /// The engine is looked at.
     pub(crate) fn look(&self) -> Look {
         let start = (self.measured > 0).then(|| self.clock.now());
-        Look { start, is_awaited: self.shared > 0, seen: None }
+        Look { start, is_awaited: self.shared > 0, seen: None, reading: Duration::ZERO }
     }
 
     /// A copy has ended.
     pub(crate) fn on_copy(&mut self, tag: &Tag) {
         self.measured -= usize::from(tag.is_measured);
+    }
+
+    /// The engine has written this for a receive, which its reader does not have yet.
+    pub(crate) fn on_written(&mut self, receive: &Receive, piece: &[u8], look: &mut Look) {
+        if let (Some(read), Some(decision)) = (self.read, receive.decision)
+            && let Some(lines) = reading::lines(piece, Moment::Written)
+        {
+            let time = read(lines);
+            look.reading += time;
+            let policy = &mut self.chooser.policy;
+            policy.learn_reading(decision.class, Moment::Written, lines.len(), time);
+        }
     }
 
     /// The last copy of a receive that takes no more bytes has ended.
@@ -79,7 +103,8 @@ impl Lessons {
         self.learn_cost(receive, receive.cost + receive.given * self.collecting + waited);
         if let Some(part) = receive.shared.take() {
             self.shared -= 1;
-            let end = *look.seen.get_or_insert_with(|| self.clock.now());
+            let now = || self.clock.now().saturating_sub(look.reading);
+            let end = *look.seen.get_or_insert_with(now);
             self.share.learn(&part, end, self.looked >= part.cpu_end);
         }
     }
@@ -89,7 +114,7 @@ impl Lessons {
         if let Some(start) = look.start
             && let Ok(copies @ 1..) = u32::try_from(copies)
         {
-            let took = self.clock.now().saturating_sub(start) / copies;
+            let took = self.clock.now().saturating_sub(start + look.reading) / copies;
             self.collecting = (self.collecting * 7 + took) / 8;
         }
         if look.is_awaited {
@@ -104,7 +129,8 @@ impl Lessons {
 
     fn learn_cost(&mut self, receive: &Receive, cost: Duration) {
         if let Some(decision) = receive.decision.filter(|_| receive.is_measured()) {
-            self.chooser.policy.learn(decision, receive.taken, cost);
+            let (bytes, given) = (receive.taken, receive.given_bytes);
+            self.chooser.policy.learn(decision, bytes, given, cost);
         }
     }
 }

@@ -43,7 +43,8 @@
 //! ([`Request::copybreak`]). With [`Copybreak::Auto`] the answer is measured: of each
 //! [kind of receive](ReceiveClass) (its length, who waits for it, whether its buffer is warm) it is known
 //! what a kilobyte has cost the receiving thread with the engine and without, and the cheaper of the two
-//! has it. [`Offload::policy`] shows what is known, [`Offload::last_decisions`] why it was decided so.
+//! has it. To the engine's cost belongs what the reader pays to look at bytes that are in none of its
+//! caches, if it does look at them. [`Offload::policy`] shows what is known, [`Offload::last_decisions`] why it was decided so.
 //!
 //! *How much of it?* All that nobody [waits](Waiting) for: it is copied while the next packets are
 //! processed, and the CPU helps only if the engine is late. Of what a call returns with, the front is the
@@ -97,6 +98,7 @@ mod flags;
 mod lessons;
 mod offload;
 mod policy;
+mod reading;
 mod receive;
 mod recv;
 mod share;
@@ -110,6 +112,7 @@ pub use counters::{Counters, CpuCause};
 pub use flags::RecvFlags;
 pub use offload::Offload;
 pub use policy::{Decision, PolicyRow, Reason, ReceiveClass};
+pub use reading::ReadLines;
 pub use receive::{Busy, Destination, Progress, ReceiveId};
 pub use recv::{Conditions, RecvError, Request, Verdict, Waiting};
 pub use wake::WakeReason;

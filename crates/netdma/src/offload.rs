@@ -10,7 +10,8 @@ use netstack::{ConnectionError, Instant, SocketId, Stack};
 
 use crate::{
     Busy, Conditions, Copybreak, Counters, CpuCause, Decision, Destination, Engine, PolicyRow,
-    Progress, ReceiveId, RecvError, RecvFlags, Request, RxPacket, Tag, Verdict, WakeReason,
+    Progress, ReadLines, ReceiveId, RecvError, RecvFlags, Request, RxPacket, Tag, Verdict,
+    WakeReason,
     copies::{Copies, engine_for},
     lessons::Lessons,
     receive::{Receive, Receives},
@@ -85,6 +86,14 @@ impl Offload {
     #[must_use]
     pub const fn timed_by(mut self, clock: WorkClock) -> Self {
         self.lessons.clock = clock;
+        self
+    }
+
+    /// Has it learn what the reader pays to look at what the engine copied, by looking at some lines of
+    /// some receives in this way.
+    #[must_use]
+    pub const fn reading_by(mut self, read: ReadLines) -> Self {
+        self.lessons.read = Some(read);
         self
     }
 
@@ -233,6 +242,9 @@ impl Offload {
                 unannounced: &mut unannounced,
                 doorbell_at: usize::MAX,
                 share: &mut self.lessons.share,
+                policy: &mut self.lessons.chooser.policy,
+                read: self.lessons.read,
+                reading: Duration::ZERO,
                 clock: self.lessons.clock,
                 budget: usize::MAX,
                 flags: match receive.len {
@@ -356,9 +368,15 @@ impl Offload {
         }
         let mut look = lessons.look();
         let collected = engine.poll(|done: Done<PacketSlice, Target, Tag>| {
-            let Done { status, bytes, fallback, source, target, tag, .. } = done;
+            let Done { status, bytes, fallback, source, mut target, tag, .. } = done;
             *bytes_in_flight -= source.len();
             assert_eq!(status, Status::Success, "the CPU does what the engine does not");
+            if tag.is_read
+                && fallback.is_none()
+                && let Some(receive) = receives.get(tag.receive)
+            {
+                lessons.on_written(receive, target.as_mut(), &mut look);
+            }
             // Before its receive goes: a buffer that was abandoned goes with it.
             drop(target);
             counters.count_end(fallback, bytes);

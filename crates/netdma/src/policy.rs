@@ -6,7 +6,8 @@
 //! buffer was filled a short while ago, so that its lines are in the thread's cache. Each combination is
 //! a *class*, and of each class it is known what a kilobyte has cost lately when the engine copied and
 //! when the CPU did: taking the segments, copying or submitting, collecting completions, and waiting
-//! for the last of them.
+//! for the last of them; and what the reader pays to look at what the engine wrote
+//! ([`reading`](crate::reading)).
 //!
 //! Of the two, the cheaper is taken. It must be cheaper by [`MARGIN`] to be changed to, so that noise
 //! does not make a class swing. Now and then the other one is tried for [`TRIAL`] receives in a row, of
@@ -21,7 +22,10 @@
 
 use std::time::Duration;
 
-use crate::Waiting;
+use crate::{
+    Waiting,
+    reading::{Moment, Reading},
+};
 
 /// No engine pays below this, in bytes: an operation costs the submitting thread what copying as much
 /// does.
@@ -126,8 +130,11 @@ pub struct PolicyRow {
     pub class: ReceiveClass,
     /// What a KiB costs the receiving thread if the CPU copies it, in nanoseconds.
     pub cpu_ns_per_kib: Option<f64>,
-    /// The same if the engine does.
+    /// The same if the engine does, with [`reading_ns_per_kib`](Self::reading_ns_per_kib).
     pub engine_ns_per_kib: Option<f64>,
+    /// What it costs the reader that the engine has copied a KiB, and left it outside the reader's
+    /// caches, in nanoseconds: nothing if the reader does not look at it.
+    pub reading_ns_per_kib: Option<f64>,
     /// Who copies, but for trials.
     pub by_engine: bool,
     /// Why.
@@ -140,6 +147,7 @@ pub struct PolicyRow {
 struct Class {
     /// Nanoseconds per byte of the CPU, and of the engine.
     costs: [Option<f64>; 2],
+    reading: Reading,
     by_engine: bool,
     /// Receives left in the trial.
     trial: u32,
@@ -164,6 +172,7 @@ impl Policy {
     pub(crate) const fn new() -> Self {
         let class = Class {
             costs: [None; 2],
+            reading: Reading::new(),
             by_engine: false,
             // To know the other side first.
             trial: TRIAL,
@@ -184,12 +193,31 @@ impl Policy {
         decision
     }
 
-    /// A receive that was measured has had `bytes`, which took its thread so long.
-    pub(crate) fn learn(&mut self, decision: Decision, bytes: usize, time: Duration) {
+    /// A receive that was measured has had `bytes`, `engine_bytes` of them by the engine, which took its
+    /// thread so long.
+    pub(crate) fn learn(
+        &mut self,
+        decision: Decision,
+        bytes: usize,
+        engine_bytes: usize,
+        time: Duration,
+    ) {
+        let class = &mut self.classes[decision.class.index()];
         if bytes > 0 {
-            let cost = time.as_nanos() as f64 / bytes as f64;
-            self.classes[decision.class.index()].learn(decision, cost);
+            let reading = class.reading.cost().unwrap_or(0.0) * engine_bytes as f64;
+            class.learn(decision, (time.as_nanos() as f64 + reading) / bytes as f64);
         }
+    }
+
+    /// Looking at so many bytes of a receive has taken so long.
+    pub(crate) fn learn_reading(
+        &mut self,
+        class: ReceiveClass,
+        moment: Moment,
+        bytes: usize,
+        time: Duration,
+    ) {
+        self.classes[class.index()].reading.learn(moment, bytes, time);
     }
 
     /// What is known, of the classes that have occurred.
@@ -199,6 +227,7 @@ impl Policy {
             class: ReceiveClass::at(index),
             cpu_ns_per_kib: class.costs[0].map(|cost| cost * 1024.0),
             engine_ns_per_kib: class.costs[1].map(|cost| cost * 1024.0),
+            reading_ns_per_kib: class.reading.cost().map(|cost| cost * 1024.0),
             by_engine: class.by_engine,
             reason: class.reason(),
             receives: class.receives,
@@ -271,7 +300,7 @@ mod tests {
             if decision.is_measured {
                 let cost = if decision.by_engine { engine } else { cpu };
                 let time = Duration::from_nanos((cost * LEN as f64) as u64);
-                policy.learn(decision, LEN, time);
+                policy.learn(decision, LEN, 0, time);
             }
         }
         by_engine
@@ -317,7 +346,7 @@ mod tests {
             by_engine += u32::from(decision.by_engine);
             if decision.is_measured {
                 let time = Duration::from_nanos((cost * LEN as f64) as u64);
-                policy.learn(decision, LEN, time);
+                policy.learn(decision, LEN, 0, time);
             }
         }
         assert!(by_engine > 99_000, "{by_engine}");
@@ -364,8 +393,32 @@ mod tests {
                 break decision;
             }
         };
-        policy.learn(decision, LEN, Duration::from_millis(10));
+        policy.learn(decision, LEN, 0, Duration::from_millis(10));
         assert!(receive(&mut policy, 1_000, 0.1, 0.05) > 900);
+    }
+
+    #[test]
+    fn what_the_reader_pays_is_the_engines_cost() {
+        for (reading, is_engines) in [(0.02, true), (0.1, false)] {
+            let mut policy = Policy::new();
+            let mut by_engine = 0;
+            for _ in 0..10_000 {
+                let decision = policy.decide(class());
+                by_engine += u32::from(decision.by_engine);
+                if decision.is_measured {
+                    let (cost, bytes) = if decision.by_engine { (0.05, LEN) } else { (0.1, 0) };
+                    let time = |cost: f64, len| Duration::from_nanos((cost * len as f64) as u64);
+                    if decision.by_engine {
+                        let time = time(reading, 2048);
+                        policy.learn_reading(class(), Moment::Written, 2048, time);
+                    }
+                    policy.learn(decision, LEN, bytes, time(cost, LEN));
+                }
+            }
+            assert_eq!(by_engine > 5_000, is_engines, "{by_engine} at {reading} ns");
+            let row = policy.rows().next().unwrap();
+            assert!((row.reading_ns_per_kib.unwrap() - reading * 1024.0).abs() < 1.0, "{row:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use dmaengine::Target;
 use netstack::{Instant, SocketId};
 use rustc_hash::FxHashMap;
 
-use crate::{Copybreak, Decision, Request, Waiting, WakeReason, share::Shared};
+use crate::{Copybreak, Decision, Request, Waiting, WakeReason, reading::Moment, share::Shared};
 
 /// Names a posted receive. Ids of receives that were withdrawn are never valid again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +115,10 @@ pub(crate) struct Receive {
     pub(crate) cost: Duration,
     /// Copies that the engine was given.
     pub(crate) given: u32,
+    /// Their bytes.
+    pub(crate) given_bytes: usize,
+    /// When lines of it are still to be looked at.
+    pub(crate) to_read: Option<Moment>,
     /// When it ended, if copies were in flight then.
     pub(crate) copying_since: Option<Instant>,
     /// Nobody will withdraw it: it goes with its last copy.
@@ -145,6 +149,8 @@ impl Receive {
             decision: None,
             cost: Duration::ZERO,
             given: 0,
+            given_bytes: 0,
+            to_read: None,
             ended: None,
             copying_since: None,
             is_abandoned: false,

@@ -82,6 +82,7 @@ impl Stack {
             seed,
         })?;
         let offload = Offload::new(engine, copybreak).timed_by(WorkClock::Running(monotonic));
+        let offload = offload.reading_by(read_lines);
         let core = Core::new(stack, offload, link, Arc::new(Kicks::new()?));
         let shared = Arc::new(Shared::new(core)?);
         let background = thread::Builder::new().name("ioat-stack".into()).spawn({
@@ -158,6 +159,16 @@ fn monotonic() -> Duration {
     let now = clock_gettime(ClockId::Monotonic);
     // It has run since the system was started, and a second has fewer nanoseconds than 2^32.
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
+/// Reads a byte of each cache line; how long that took.
+fn read_lines(bytes: &[u8]) -> Duration {
+    const CACHE_LINE: usize = 64;
+    let start = monotonic();
+    for line in bytes.chunks(CACHE_LINE) {
+        std::hint::black_box(line[0]);
+    }
+    monotonic() - start
 }
 
 impl fmt::Debug for Stack {

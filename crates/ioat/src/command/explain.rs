@@ -75,24 +75,26 @@ fn print(explanation: &Explanation) {
     let Explanation { engine, kind, frame, classes, break_even, last_decisions, .. } = explanation;
     println!(
         "What `auto` has learned of {engine} ({kind}), from streams in memory with frames of {frame}.\n\
-         Costs are those of the receiving thread, for a KiB.\n"
+         Costs are those of the receiving thread, for a KiB; the engine's with what its reader then pays\n\
+         to look at bytes that are in none of its caches (reading).\n"
     );
     println!(
-        "{:>9}  {:<12} {:<6} {:>9} {:>9} {:>9}  {:<7} because",
-        "buffer", "reads", "it was", "receives", "cpu ns", "engine ns", "copies"
+        "{:>9}  {:<12} {:<6} {:>9} {:>9} {:>9} {:>9}  {:<7} because",
+        "buffer", "reads", "it was", "receives", "cpu ns", "engine ns", "reading", "copies"
     );
     let ns = |cost: Option<f64>| cost.map_or_else(|| "-".into(), |cost| format!("{cost:.1}"));
     let who = |by_engine| if by_engine { "engine" } else { "cpu" };
     let temperature = |warm| if warm { "warm" } else { "cold" };
     for class in classes {
         println!(
-            "{:>9}  {:<12} {:<6} {:>9} {:>9} {:>9}  {:<7} {}",
+            "{:>9}  {:<12} {:<6} {:>9} {:>9} {:>9} {:>9}  {:<7} {}",
             class.min_len,
             class.mode.as_str(),
             temperature(class.warm),
             class.receives,
             ns(class.cpu_ns_per_kib),
             ns(class.engine_ns_per_kib),
+            ns(class.reading_ns_per_kib),
             who(class.by_engine),
             class.reason,
         );

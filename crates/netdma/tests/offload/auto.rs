@@ -1,6 +1,6 @@
 //! Copybreak `auto`: who costs less gets the receives, whatever it is that costs.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use dmaengine::lend;
 use netdma::{Copybreak, CpuCause, PolicyRow, RecvFlags};
@@ -33,7 +33,11 @@ fn receive(bench: &mut Bench, buffer: &mut [u8], wait: Duration) {
 /// How much of a stream each side copies in the end, in bytes: the engine, and the CPU since the
 /// engine costs more.
 fn shares(costs: Costs, wait: Duration) -> (u64, u64) {
-    let mut bench = bench(Copybreak::Auto, costs);
+    shares_of(bench(Copybreak::Auto, costs), wait)
+}
+
+/// The same, on this bench.
+fn shares_of(mut bench: Bench, wait: Duration) -> (u64, u64) {
     let mut buffer = vec![0; LEN];
     let copied = |bench: &Bench| {
         (bench.offload.counters().bytes_by_engine, cpu_bytes(bench, CpuCause::Policy))
@@ -71,6 +75,42 @@ fn nor_has_one_whose_completions_cost_more_to_collect() {
 fn nor_one_that_costs_more_to_wait_for() {
     let (engine, cpu) = shares(micros(100, 10, 10), Duration::from_millis(1));
     assert!(cpu > 9 * engine, "{cpu}, {engine} by the engine");
+}
+
+/// As if each KiB that a reader looks at cost it 30 µs, whoever has looked at it before.
+fn slow_reads(lines: &[u8]) -> Duration {
+    Duration::from_micros(30 * lines.len() as u64 / 1024)
+}
+
+thread_local! {
+    /// The pages that lines were looked at in.
+    static PAGES: Cell<[u64; 2]> = Cell::default();
+}
+
+/// The same, but only for what the engine has just written: later it is in the reader's cache.
+fn slow_first_reads(lines: &[u8]) -> Duration {
+    let is_odd = lines.as_ptr().addr() / 4096 % 2 == 1;
+    let mut pages = PAGES.get();
+    pages[usize::from(is_odd)] += 1;
+    PAGES.set(pages);
+    if is_odd { Duration::ZERO } else { slow_reads(lines) }
+}
+
+#[test]
+fn nor_one_whose_reader_pays_for_looking_at_what_it_wrote() {
+    let mut bench = bench(Copybreak::Auto, micros(100, 10, 10));
+    bench.offload = bench.offload.reading_by(slow_first_reads);
+    let (engine, cpu) = shares_of(bench, NO_TIME);
+    assert!(cpu > 9 * engine, "{cpu}, {engine} by the engine");
+    assert!(PAGES.get().iter().all(|looks| *looks > 0), "{:?}", PAGES.get());
+}
+
+#[test]
+fn a_reader_that_does_not_look_pays_nothing() {
+    let mut bench = bench(Copybreak::Auto, micros(100, 10, 10));
+    bench.offload = bench.offload.reading_by(slow_reads);
+    let (engine, cpu) = shares_of(bench, NO_TIME);
+    assert!(engine > 9 * cpu, "{engine}, {cpu} by the CPU");
 }
 
 #[test]

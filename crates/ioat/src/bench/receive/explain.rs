@@ -57,8 +57,11 @@ pub struct ExplainedClass {
     pub warm: bool,
     /// Nanoseconds of the receiving thread for a KiB if the CPU copies; `None` if it never has.
     pub cpu_ns_per_kib: Option<f64>,
-    /// The same if the engine copies.
+    /// The same if the engine copies, with what the reader pays then.
     pub engine_ns_per_kib: Option<f64>,
+    /// What the reader pays to look at a KiB that the engine left outside its caches, in nanoseconds; 0
+    /// if it does not look.
+    pub reading_ns_per_kib: Option<f64>,
     /// The engine copies, but for trials.
     pub by_engine: bool,
     /// Why.
@@ -154,11 +157,18 @@ fn break_even(mode: Mode, read_sizes: &[usize], classes: &[ExplainedClass]) -> B
 
 impl From<PolicyRow> for ExplainedClass {
     fn from(row: PolicyRow) -> Self {
-        let PolicyRow { class, cpu_ns_per_kib, engine_ns_per_kib, by_engine, reason, receives } =
-            row;
-        let ReceiveClass { min_len, waiting, is_warm: warm } = class;
-        let (mode, reason) = (mode_of(waiting), word_for(reason));
-        Self { min_len, mode, warm, cpu_ns_per_kib, engine_ns_per_kib, by_engine, reason, receives }
+        let ReceiveClass { min_len, waiting, is_warm: warm } = row.class;
+        Self {
+            min_len,
+            mode: mode_of(waiting),
+            warm,
+            cpu_ns_per_kib: row.cpu_ns_per_kib,
+            engine_ns_per_kib: row.engine_ns_per_kib,
+            reading_ns_per_kib: row.reading_ns_per_kib,
+            by_engine: row.by_engine,
+            reason: word_for(row.reason),
+            receives: row.receives,
+        }
     }
 }
 
@@ -199,6 +209,7 @@ mod tests {
             warm: true,
             cpu_ns_per_kib: None,
             engine_ns_per_kib: None,
+            reading_ns_per_kib: None,
             by_engine,
             reason: "",
             receives,
