@@ -133,7 +133,8 @@ pub struct PolicyRow {
     /// The same if the engine does, with [`reading_ns_per_kib`](Self::reading_ns_per_kib).
     pub engine_ns_per_kib: Option<f64>,
     /// What it costs the reader that the engine has copied a KiB, and left it outside the reader's
-    /// caches, in nanoseconds: nothing if the reader does not look at it.
+    /// caches, in nanoseconds: nothing if the reader does not look at it. Not known of buffers that are
+    /// cold.
     pub reading_ns_per_kib: Option<f64>,
     /// Who copies, but for trials.
     pub by_engine: bool,
@@ -411,6 +412,7 @@ mod tests {
                     if decision.by_engine {
                         let time = time(reading, 2048);
                         policy.learn_reading(class(), Moment::Written, 2048, time);
+                        policy.learn_reading(class(), Moment::Left, 2048, Duration::ZERO);
                     }
                     policy.learn(decision, LEN, bytes, time(cost, LEN));
                 }

@@ -23,8 +23,9 @@ fn json_has_what_is_known_of_each_kind_of_receive() {
         assert!(of_mode.iter().all(|class| class["min_len"] == 65_536), "{of_mode:?}");
         let is_known = |of: &str| of_mode.iter().any(|class| class[of].as_f64() > Some(0.0));
         assert!(is_known("cpu_ns_per_kib") && is_known("engine_ns_per_kib"), "{of_mode:?}");
-        let looked_at = |class: &&&Value| class["reading_ns_per_kib"].is_f64();
-        assert!(of_mode.iter().any(|class| looked_at(&class)), "{of_mode:?}");
+        // Posted buffers come again too late to tell.
+        let is_looked_at = of_mode.iter().any(|class| class["reading_ns_per_kib"].is_f64());
+        assert!(is_looked_at || mode == "posted", "{of_mode:?}");
     }
     let fields = [
         "min_len",
