@@ -44,7 +44,8 @@
 //! [kind of receive](ReceiveClass) (its length, who waits for it, whether its buffer is warm) it is known
 //! what a kilobyte has cost the receiving thread with the engine and without, and the cheaper of the two
 //! has it. To the engine's cost belongs what the reader pays to look at bytes that are in none of its
-//! caches, if it does look at them. [`Offload::policy`] shows what is known, [`Offload::last_decisions`] why it was decided so.
+//! caches, if it does look at them. [`Offload::policy`] shows what is known, [`Offload::last_decisions`]
+//! why it was decided so.
 //!
 //! *How much of it?* All that nobody [waits](Waiting) for: it is copied while the next packets are
 //! processed, and the CPU helps only if the engine is late. Of what a call returns with, the front is the
