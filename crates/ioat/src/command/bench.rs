@@ -1,16 +1,14 @@
 //! `ioat bench`: the benchmarks, one module each.
 
-use std::{
-    collections::HashSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::HashSet;
 
 use clap::{Args, Subcommand};
 
+use self::output::Output;
 use crate::failure::Failure;
 
 mod dma;
+mod output;
 pub(super) mod receive;
 
 /// The fewest turns of which a median is worth printing without a word about it.
@@ -50,27 +48,6 @@ fn parse_rounds(text: &str) -> Result<usize, String> {
 fn repeated<T: Eq + std::hash::Hash>(elements: &[T]) -> Option<&T> {
     let mut seen = HashSet::new();
     elements.iter().find(|element| !seen.insert(*element))
-}
-
-/// Makes the folder of `--out`, before hours of measuring.
-fn make_folder(out: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(out).map_err(|error| {
-        Failure::Usage(format!("cannot make {} ({error}): change --out", out.display()))
-    })
-}
-
-/// Writes a picture into the folder of `--out`; where it lies.
-fn write_picture(
-    out: &Path,
-    name: &str,
-    svg: Result<String, ioat::bench::PictureError>,
-) -> Result<PathBuf, Failure> {
-    let picture = out.join(name);
-    let svg = svg.map_err(|error| Failure::Failed(error.to_string()))?;
-    fs::write(&picture, svg).map_err(|error| {
-        Failure::Failed(format!("cannot write {} ({error}): change --out", picture.display()))
-    })?;
-    Ok(picture)
 }
 
 #[cfg(test)]

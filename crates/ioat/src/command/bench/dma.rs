@@ -1,28 +1,27 @@
 //! `ioat bench dma`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use ioat::{
     bench::{
         Cpus,
-        dma::{BenchEngine, Contest, Error, Interface, LeftOut, Results, Settings, draw},
+        dma::{BenchEngine, Contest, Error, Interface, LeftOut, Settings, draw},
     },
     engine::EngineName,
 };
-use serde::Serialize;
 
 use crate::{
-    command::{machine, print_json, progress},
+    command::{machine, progress},
     failure::Failure,
     size,
 };
 
-use super::{ENOUGH_ROUNDS, make_folder, parse_rounds, repeated, write_picture};
+use super::{ENOUGH_ROUNDS, Output, parse_rounds, repeated};
 
 mod table;
 
-/// The picture's file in the folder of `--out`.
+/// The picture's file.
 const PICTURE: &str = "bench-dma.svg";
 
 /// Measures what copies through engines cost the thread that submits them, and what they give.
@@ -67,12 +66,8 @@ pub(crate) struct Dma {
     /// The CPUs of the caller and of the engine's thread. [default: the first two]
     #[arg(long, value_name = "C,E")]
     cpus: Option<Cpus>,
-    /// The folder that the picture (bench-dma.svg) is written to.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    out: PathBuf,
-    /// Print JSON, with the value of each round.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// DPDK's ring, which is the smallest, has 1024 places, of which one stays empty.
@@ -83,18 +78,10 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// The result, as `--json` prints it.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    #[serde(flatten)]
-    results: &'a Results,
-    picture: PathBuf,
-}
-
 impl Dma {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.check()?;
-        make_folder(&self.out)?;
+        self.output.make_folder()?;
         let cpus = self.cpus.map_or_else(Cpus::choose, Ok).map_err(machine)?;
         let settings = Settings {
             sizes: self.sizes.clone(),
@@ -120,14 +107,7 @@ impl Dma {
             })
             .map_err(failure)?;
         bar.finish_and_clear();
-        let picture = write_picture(&self.out, PICTURE, draw(&results))?;
-        if self.json {
-            print_json(&Document { results: &results, picture });
-        } else {
-            table::print(&results);
-            println!("\nPicture: {}", picture.display());
-        }
-        Ok(())
+        self.output.write(&results, (PICTURE, draw(&results)), table::print)
     }
 
     fn engines(&self) -> Vec<BenchEngine> {

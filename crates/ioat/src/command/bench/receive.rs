@@ -1,28 +1,23 @@
 //! `ioat bench receive`.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
 use ioat::{
-    bench::receive::{
-        Contest, Error, FrameKind, LinkKind, Program, ReceiveEngine, Results, Settings, draw,
-    },
+    bench::receive::{Contest, Error, FrameKind, LinkKind, Program, ReceiveEngine, Settings, draw},
     engine::EngineName,
     lab::{Mode, Namespace},
 };
 use netdma::Copybreak;
-use serde::Serialize;
 
-use super::{ENOUGH_ROUNDS, make_folder, parse_rounds, repeated, write_picture};
+use super::{ENOUGH_ROUNDS, Output, parse_rounds, repeated};
 use crate::{
-    command::{machine, print_json, progress},
+    command::{machine, progress},
     failure::Failure,
     size,
 };
 
 mod table;
 
-/// The picture's file in the folder of `--out`.
+/// The picture's file.
 const PICTURE: &str = "bench-receive.svg";
 
 /// Measures what receiving a stream costs the thread that reads it, with an engine for the copies and
@@ -66,12 +61,8 @@ pub(crate) struct Receive {
     /// Reads of this many bytes or less are copied by the CPU; `off`: all; `auto`: where it has cost less.
     #[arg(long, value_name = "BYTES|off|auto", default_value_t = Copybreak::LINUX)]
     copybreak: Copybreak,
-    /// The folder that the picture (bench-receive.svg) is written to.
-    #[arg(long, value_name = "DIR", default_value = ".")]
-    out: PathBuf,
-    /// Print JSON, with the value of each round.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -89,18 +80,10 @@ pub(in crate::command) fn parse_bytes(text: &str) -> Result<u64, String> {
 
 const LONGEST_STREAM: u64 = 1 << 40;
 
-/// The result, as `--json` prints it.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    #[serde(flatten)]
-    results: &'a Results,
-    picture: PathBuf,
-}
-
 impl Receive {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         self.check()?;
-        make_folder(&self.out)?;
+        self.output.make_folder()?;
         // Before there is a second thread.
         let _namespace = self
             .links
@@ -125,14 +108,7 @@ impl Receive {
             })
             .map_err(failure)?;
         bar.finish_and_clear();
-        let picture = write_picture(&self.out, PICTURE, draw(&results))?;
-        if self.json {
-            print_json(&Document { results: &results, picture });
-        } else {
-            table::print(&results);
-            println!("\nPicture: {}", picture.display());
-        }
-        Ok(())
+        self.output.write(&results, (PICTURE, draw(&results)), table::print)
     }
 
     fn engines(&self) -> Vec<ReceiveEngine> {
