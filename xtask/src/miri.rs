@@ -6,9 +6,15 @@
 //!
 //! Not a part of `cargo xtask test`: it takes a nightly toolchain, and half an hour.
 
-use std::process::{Command, Stdio};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    process::{Command, Output, Stdio},
+    sync::Mutex,
+    thread,
+};
 
-use crate::{Failed, root, run_shown};
+use crate::{Failed, root};
 
 /// What Miri is told beside its defaults. Its clock stays the virtual one, so that no test waits.
 const FLAGS: [&str; 1] = [
@@ -38,8 +44,66 @@ pub(crate) fn run(filters: &[&str]) -> Result<(), Failed> {
     test(&by_processor, "-Ctarget-feature=+avx2")
 }
 
-/// Runs tests, compiled with these flags.
+/// Runs tests, compiled with these flags: each module's in a process of its own, as many at a time as
+/// there are processors. What Miri knows of each byte goes with its process; with all tests in one it
+/// had 12 GiB after half an hour, and hardly moved.
 fn test(filters: &[&str], rustflags: &str) -> Result<(), Failed> {
+    let listed = command(filters, rustflags).arg("--list").stderr(Stdio::inherit()).output();
+    let listed = listed.map_err(|error| format!("cannot run Miri: {error}"))?;
+    if !listed.status.success() {
+        return Err("Miri cannot list the tests".into());
+    }
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (module, test) in listed.lines().filter_map(module_and_test) {
+        modules.entry(module).or_default().push(test);
+    }
+    if modules.is_empty() {
+        return Err("there is no test of that name".into());
+    }
+    let left = Mutex::new(modules.into_iter());
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().ok().and_then(|mut left| left.next());
+                    let Some((module, tests)) = next else { return };
+                    let output = command(&tests, rustflags).arg("--exact").output();
+                    let passed = output.as_ref().is_ok_and(|output| output.status.success());
+                    // One print, so that those of two do not mix.
+                    println!("Miri: {module} {}", if passed { "passed" } else { "FAILED" });
+                    if !passed && let Ok(mut failed) = failed.lock() {
+                        failed.push((module, output));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_default();
+    for (module, output) in &failed {
+        match output {
+            Ok(Output { stdout, stderr, .. }) => {
+                let [stdout, stderr] = [stdout, stderr].map(|text| String::from_utf8_lossy(text));
+                eprintln!("{module}\n{stdout}{stderr}");
+            }
+            Err(error) => eprintln!("{module}: {error}"),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err("tests failed under Miri".into()) }
+}
+
+/// The module of a test in a list of them, and its name: `layer::split` of
+/// `layer::split::tests::the_name: test`.
+fn module_and_test(line: &str) -> Option<(&str, &str)> {
+    let test = line.strip_suffix(": test")?;
+    let mut ends = test.match_indices("::").map(|(end, _)| end);
+    let first = ends.next()?;
+    Some((&test[..ends.next().unwrap_or(first)], test))
+}
+
+/// Miri, for the tests whose names contain one of `filters`.
+fn command(filters: &[&str], rustflags: &str) -> Command {
     // Those of the environment come last, so that `-Zmiri-tree-borrows` and its like can be added.
     let of_environment = std::env::var("MIRIFLAGS").unwrap_or_default();
     let flags = [&FLAGS.join(" "), of_environment.trim()].join(" ");
@@ -51,7 +115,7 @@ fn test(filters: &[&str], rustflags: &str) -> Result<(), Failed> {
         .env("MIRIFLAGS", flags.trim())
         .env("RUSTFLAGS", rustflags.trim())
         .current_dir(root());
-    run_shown(&mut command)
+    command
 }
 
 fn is_there() -> bool {
@@ -61,4 +125,18 @@ fn is_there() -> bool {
         .stderr(Stdio::null())
         .status();
     version.is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_chosen_by_their_module() {
+        let module = |line| module_and_test(line).map(|(module, _)| module);
+        assert_eq!(module("layer::split::tests::a_name: test"), Some("layer::split"));
+        assert_eq!(module("cookie::tests::a_name: test"), Some("cookie::tests"));
+        assert_eq!(module("tests::a_name: test"), Some("tests"));
+        assert_eq!([module("2 tests, 0 benchmarks"), module("")], [None, None]);
+    }
 }
