@@ -17,10 +17,14 @@ use std::{
 use crate::{Failed, root};
 
 /// What Miri is told beside its defaults. Its clock stays the virtual one, so that no test waits.
-const FLAGS: [&str; 1] = [
+const FLAGS: [&str; 3] = [
     // Memory that an engine may still write is leaked rather than freed, and tests do it on purpose;
     // the thread of a copier outlives its last user by a moment, at the end of a test too.
     "-Zmiri-ignore-leaks",
+    // proptest looks for the file of what has failed before: Miri has no folders. And a case takes
+    // seconds.
+    "-Zmiri-env-set=PROPTEST_DISABLE_FAILURE_PERSISTENCE=true",
+    "-Zmiri-env-set=PROPTEST_CASES=8",
 ];
 
 /// The module that has code for more than every processor.

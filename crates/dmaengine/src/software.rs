@@ -16,17 +16,6 @@ pub use copy::copy_bytes;
 pub(crate) use descriptor::{Descriptor, MAX_SEGMENTS, MAX_SOURCES};
 pub(crate) use execute::execute;
 
-/// How often tests of random lengths and places are done: seldom where all is interpreted.
-#[cfg(test)]
-fn cases() -> proptest::test_runner::Config {
-    let mut config = proptest::test_runner::Config::default();
-    if cfg!(miri) {
-        // Nor is there a folder to keep failures in.
-        (config.cases, config.failure_persistence) = (8, None);
-    }
-    config
-}
-
 /// All that [`execute()`] does. Who executes one operation after the other keeps every fence.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities::MEMCPY
     .union(Capabilities::MEMCPY_SG)

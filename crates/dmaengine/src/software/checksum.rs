@@ -233,7 +233,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(super::super::cases())]
 
         #[test]
         fn copies_and_sums_like_the_reference(

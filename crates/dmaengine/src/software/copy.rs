@@ -177,7 +177,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(super::super::cases())]
 
         #[test]
         fn copies_all_and_nothing_else(

@@ -138,7 +138,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(super::super::cases())]
 
         #[test]
         fn sums_of_every_length_and_offset(
