@@ -181,7 +181,8 @@ fn good_channels_pass() {
                     assert_eq!((summary.failures, summary.stuck), (0, false));
                     let total = ITERATIONS * threads_per_chan as u64;
                     assert_eq!(summary.tests, total);
-                    assert!(summary.iops > 0 && summary.kbps > 0);
+                    // Miri's seconds are of its own making.
+                    assert!(cfg!(miri) || (summary.iops > 0 && summary.kbps > 0));
                     assert_eq!((last, rounds), ((total, Some(total), 0), ITERATIONS));
                     assert!(results.into_iter().eq(1..=total), "each test once, in order");
                 }
