@@ -3,9 +3,10 @@ use std::fmt;
 /// Names one operation of one channel, as Linux's `dma_cookie_t` does.
 ///
 /// Cookies of a channel are consecutive, whichever is the first (of the engines here,
-/// [`Cookie::FIRST`]). They are 64 bits wide and wrap: at one operation per nanosecond after 584 years, and then nothing happens, because two
-/// cookies are only ever compared by their distance. (Linux's 32-bit cookies wrap too, but its
-/// comparison of three of them is only right on channels that complete in order.)
+/// [`Cookie::FIRST`]). They are 64 bits wide and wrap: at one operation per nanosecond after 584 years,
+/// and then nothing happens, because two cookies are only ever compared by their distance. (Linux's
+/// 32-bit cookies wrap too, but its comparison of three of them is only right on channels that complete
+/// in order.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cookie(u64);
 

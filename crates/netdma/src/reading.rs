@@ -52,7 +52,7 @@ pub(crate) fn lines(piece: &[u8], moment: Moment) -> Option<&[u8]> {
 }
 
 /// What looking at a byte has cost, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     written: Option<f64>,
     left: Option<f64>,
